@@ -1,0 +1,353 @@
+"""The command line: a thin shell over :mod:`n2v_scale.api`.
+
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a user's mistake,
+2 usage, 3 incomplete (run again), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from n2v_scale._version import __version__
+from n2v_scale.errors import IncompleteError, N2VScaleError
+from n2v_scale.options import FloatTriple, IntTriple, given, selection, storage
+from n2v_scale.progress import Progress, amount_text, clock, progress_for
+
+INTERRUPTED = 130
+TRAIN_HELP = {
+    "steps": "Optimisation steps. Default: chosen so that a good model comes out.",
+    "minutes": "Train for so long instead of a number of steps.",
+    "net": "filter-unet: a fitted linear filter that a small U-Net corrects; unet: the field's.",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="n2v-scale")
+@click.option("-v", "--verbose", count=True, help="Show logs; twice for more.")
+def cli(verbose: int) -> None:
+    """Denoise light-sheet volumes that are too large for memory, with no clean data.
+
+    \b
+    Example:
+      n2v-scale train volume.zarr -o model.n2v
+      n2v-scale predict volume.zarr model.n2v denoised.zarr
+    """
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    _show_logs(level)
+    warnings.showwarning = _show_warning if verbose < 2 else warnings.showwarning
+
+
+@cli.command("import")
+@click.argument("source")
+@click.argument("output")
+@click.option("--voxel-size", type=FloatTriple(), help="Micrometers along z,y,x, if not stored.")
+@selection
+@storage
+def import_command(source: str, output: str, voxel_size: Any, **options: Any) -> None:
+    """Copy any readable volume into a sharded, pyramidal OME-Zarr.
+
+    SOURCE is a TIFF file, a folder of TIFF planes, a zarr array or an OME-Zarr. Voxels stay as
+    they are; nothing is ever in memory as a whole.
+
+    \b
+    Example:
+      n2v-scale import stack.tif volume.zarr --voxel-size 2,0.4,0.4
+    """
+    from n2v_scale.api import import_volume
+
+    volume = _open(source, options, voxel_size=voxel_size)
+    summary = import_volume(volume, output, progress=_progress(), **given(**options))
+    _say_written(summary)
+
+
+@cli.command()
+@click.argument("volume")
+@selection
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(volume: str, as_json: bool, **options: Any) -> None:
+    """Show what a volume is: axes, shape, voxel type and size, levels, storage.
+
+    \b
+    Example:
+      n2v-scale info volume.zarr
+    """
+    from n2v_scale.information import information_text
+
+    opened = _open(volume, options, any_dtype=True)
+    click.echo(json.dumps(opened.describe(), indent=2) if as_json else information_text(opened))
+
+
+@cli.command()
+@click.argument("volume")
+@click.option("-o", "--output", required=True, metavar="MODEL", help="Folder to write.")
+@click.option("--method", type=click.Choice(["n2v"]), help="How to train. [default: n2v]")
+@click.option("--net", type=click.Choice(["filter-unet", "unet"]), help=TRAIN_HELP["net"])
+@click.option("--steps", type=click.IntRange(1), help=TRAIN_HELP["steps"])
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help=TRAIN_HELP["minutes"])
+@click.option("--patch", type=IntTriple(), help="Voxels of a training sample.")
+@click.option("--batch", type=click.IntRange(1), help="Patches a step.")
+@click.option("--depth", type=click.IntRange(0, 6), help="Poolings of the U-Net. [default: 2]")
+@click.option("--filters", type=click.IntRange(1), help="Channels at full resolution.")
+@click.option("--kernel", type=IntTriple(), help="Convolution sizes; odd. Default: 3.")
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    help="At the start. [default: 0.001]",
+)
+@click.option("--voxels-per-site", type=click.IntRange(2), help="One voxel in so many is hidden.")
+@click.option("--seed", type=click.IntRange(0), help="Of everything random. [default: 0]")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    help="Where to compute. [default: auto]",
+)
+@click.option(
+    "--on-nan",
+    type=click.Choice(["error", "fill"]),
+    help="NaN and infinity: stop, or leave out. [default: error]",
+)
+@click.option("--threads", type=click.IntRange(1), help="Torch threads. Default: from the cores.")
+@click.option("--config", type=click.Path(), help="TOML file with these options.")
+@click.option("--overwrite", is_flag=True, help="Replace a model that exists.")
+@selection
+def train(volume: str, output: str, **options: Any) -> None:
+    """Train a 3D Noise2Void model on a noisy volume.
+
+    No option is needed: network, patches and schedule follow from the volume.
+
+    \b
+    Example:
+      n2v-scale train volume.zarr -o model.n2v
+      n2v-scale train volume.zarr -o model.n2v --minutes 20 --channel 0
+    """
+    from n2v_scale.api import train as train_volume
+
+    opened = _open(volume, options)
+    model = train_volume(opened, output, progress=_progress(), **given(**options))
+    card = model.card
+    held_out = [row["held_out"] for row in card.history if "held_out" in row]
+    loss = f"; held-out loss {held_out[0]:.4f} -> {min(held_out):.4f}" if held_out else ""
+    click.echo(
+        f"{output}: {card.method}, {card.network} of {card.parameters:,} parameters, "
+        f"{card.training['steps_done']} steps{loss}"
+    )
+
+
+@cli.command()
+@click.argument("volume")
+@click.argument("model")
+@click.argument("output")
+@click.option("--block", type=IntTriple(), help="Voxels that one task writes.")
+@click.option("--tile", type=IntTriple(), help="Voxels that one forward pass keeps.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    help="Where to compute. [default: auto]",
+)
+@click.option(
+    "--on-nan",
+    type=click.Choice(["error", "fill"]),
+    help="NaN and infinity: stop, or leave out. [default: error]",
+)
+@click.option("--threads", type=click.IntRange(1), help="Torch threads. Default: from the cores.")
+@click.option("--config", type=click.Path(), help="TOML file with these options.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@selection
+@storage
+def predict(volume: str, model: str, output: str, as_json: bool, **options: Any) -> None:
+    """Denoise a volume with a trained model into a new, pyramidal OME-Zarr.
+
+    Runs block by block on a local Dask cluster. The same command, run again, goes on with what is
+    missing. The halo comes on top of --block and --tile.
+
+    \b
+    Example:
+      n2v-scale predict volume.zarr model.n2v denoised.zarr
+    """
+    from n2v_scale.api import predict as predict_volume
+
+    opened = _open(volume, options)
+    summary = predict_volume(opened, model, output, progress=_progress(), **given(**options))
+    if as_json:
+        click.echo(json.dumps(summary.to_dict()))
+    else:
+        _say_written(summary)
+
+
+@cli.command()
+@click.argument("volume")
+@click.option("--reference", required=True, help="The clean volume.")
+@click.option("--range", "data_range", type=float, help="Peak of the PSNR. Default: reference's.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@selection
+def evaluate(
+    volume: str, reference: str, data_range: float | None, as_json: bool, **options: Any
+) -> None:
+    """Compare a volume with a clean reference: PSNR and SSIM.
+
+    The PSNR's peak is the reference's 99.9th percentile minus its minimum. Channels and
+    time points are selected in both; where the reference has a single one, it stays.
+
+    \b
+    Example:
+      n2v-scale evaluate denoised.zarr --reference clean.zarr
+    """
+    from n2v_scale.api import evaluate as evaluate_volume
+
+    whole = _open(reference, {})
+    both = {
+        name: options[name]
+        for name, axis in (("channels", whole.channels), ("timepoints", whole.timepoints))
+        if len(axis) > 1
+    }
+    truth = _open(reference, both)
+    opened = _open(volume, options)
+    result = evaluate_volume(opened, truth, data_range=data_range, progress=_progress())
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+        return
+    ssim = "planes too small" if result.ssim is None else f"{result.ssim:.4f}"
+    click.echo(
+        f"PSNR                  {result.psnr:.2f} dB (range {result.data_range:g})\n"
+        f"PSNR, scale-invariant {result.si_psnr:.2f} dB\n"
+        f"SSIM                  {ssim}"
+    )
+
+
+@cli.command()
+@click.argument("noisy")
+@click.option("--clean", help="Also write the truth, as float32, to this address.")
+@click.option("--shape", type=IntTriple(), default="64,256,256", show_default=True, help="Voxels.")
+@click.option(
+    "--voxel-size", type=FloatTriple(), default="2,0.4,0.4", show_default=True, help="Micrometers."
+)
+@click.option("--photons", type=float, default=40.0, show_default=True, help="In bright places.")
+@click.option("--read-noise", type=float, default=1.6, show_default=True, help="Electrons.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random."
+)
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+def simulate(noisy: str, clean: str | None, overwrite: bool, **parameters: Any) -> None:
+    """Simulate a light-sheet volume of tissue, with its ground truth.
+
+    \b
+    Example:
+      n2v-scale simulate noisy.zarr --clean clean.zarr
+    """
+    from n2v_scale.demo import simulate_volumes
+
+    simulate_volumes(noisy, clean, overwrite=overwrite, progress=_progress(), **parameters)
+    click.echo("\n".join(name for name in (noisy, clean) if name))
+
+
+@cli.command()
+@click.argument("folder", default="demo")
+@click.option("--minutes", type=float, default=5.0, show_default=True, help="Of training.")
+@click.option("--shape", type=IntTriple(), default="64,256,256", show_default=True, help="Voxels.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random."
+)
+def demo(folder: str, minutes: float, shape: tuple[int, int, int], seed: int) -> None:
+    """Simulate, train, predict, evaluate and draw a picture: the tool in one command.
+
+    \b
+    Example:
+      n2v-scale demo demo
+    """
+    from n2v_scale.demo import run_demo
+
+    result = run_demo(Path(folder), minutes=minutes, shape=shape, seed=seed, progress=_progress())
+    click.echo(result.text())
+
+
+def main() -> None:
+    """Run the command line; a user's mistake never shows a traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(standalone_mode=False, prog_name="n2v-scale")
+    except click.exceptions.Abort:
+        code = _interrupted()
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except IncompleteError as error:
+        code = _fail("incomplete", error)
+    except N2VScaleError as error:
+        code = _fail("error", error)
+    except KeyboardInterrupt:
+        code = _interrupted()
+    except OSError as error:  # a place that cannot be written, a disk that is full
+        click.echo(f"error: {error}", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+def _interrupted() -> int:
+    click.echo("interrupted: finished blocks are kept, an unfinished training is not", err=True)
+    return INTERRUPTED
+
+
+def _fail(kind: str, error: N2VScaleError) -> int:
+    click.echo(f"{kind}: {error}", err=True)
+    return error.exit_code
+
+
+def _show_logs(level: int) -> None:
+    """Dask's own logs tell of every connection that closes: they are for ``-vv``."""
+    if level > logging.DEBUG:
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # read when it is imported
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    from n2v_scale.io.messages import InputWarning
+
+    if issubclass(category, InputWarning):
+        click.echo(f"warning: {message}", err=True)
+
+
+def _progress() -> Progress:
+    return progress_for(sys.stderr)
+
+
+def _open(address: str, options: dict[str, Any], **more: Any) -> Any:
+    """The volume that the selection options, which are taken out of ``options``, mean."""
+    from n2v_scale.io.open import open_volume
+
+    names = ("axes", "level", "channels", "timepoints", "series")
+    selected: dict[str, Any] = {name: options.get(name) for name in names}
+    for name in names:
+        options.pop(name, None)
+    return open_volume(address, **selected, **more)
+
+
+def _say_written(summary: Any) -> None:
+    if summary.already_finished:
+        click.echo(f"{summary.output}: was finished already, nothing to do")
+        return
+    rate = amount_text(summary.voxels / max(summary.seconds, 1e-9), "voxel")
+    click.echo(
+        f"{summary.output}: {amount_text(summary.computed, 'block')} of {summary.blocks} in "
+        f"{clock(summary.seconds)}, {rate}/s"
+    )
+
+
+if __name__ == "__main__":
+    main()

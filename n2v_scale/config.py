@@ -1,0 +1,148 @@
+"""Validated settings: what a user may ask for, and where it may be written down (TOML)."""
+
+from __future__ import annotations
+
+import tomllib
+from os import PathLike
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from n2v_scale.errors import ConfigError
+
+Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Triple = tuple[Positive, Positive, Positive]
+Codec = Literal["blosc-zstd", "zstd", "gzip", "none"]
+OmeVersion = Literal["0.4", "0.5"]
+TABLES = ("train", "predict")
+OnNan = Literal["error", "fill"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class Settings(BaseModel):
+    """Base: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    table: ClassVar[str] = ""
+
+
+class TrainSettings(Settings):
+    """How to train. What is None is chosen from the volume; all of it is recorded in the model."""
+
+    table: ClassVar[str] = "train"
+
+    method: Literal["n2v"] = "n2v"
+    net: Literal["filter-unet", "unet"] = "filter-unet"
+    depth: Annotated[int, Field(ge=0, le=6)] | None = None
+    """Number of poolings; fewer along an axis that is thin or has coarse voxels."""
+    filters: Positive | None = None
+    """Channels at full resolution."""
+    kernel: Triple | None = None
+    """Odd sizes along (z, y, x)."""
+    patch: Triple | None = None
+    """Voxels along (z, y, x)."""
+    batch: Positive | None = None
+    """Patches a step."""
+    steps: Positive | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Train for so long instead of a number of steps."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    voxels_per_site: Annotated[int, Field(ge=2)] = 16
+    """One voxel in so many is hidden and predicted."""
+    radius: Triple | None = None
+    """Reach of the replacement's window along (z, y, x)."""
+    validate_every: Positive = 100
+    """Steps between looks at the held-out regions."""
+    seed: Seed = 0
+    device: Device = "auto"
+    threads: Positive | None = None
+    """Torch threads; part of what the weights depend on. All cores when None."""
+    on_nan: OnNan = "error"
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TrainSettings:
+        if self.steps is not None and self.minutes is not None:
+            raise ValueError("steps and minutes are both given: choose one")
+        return self
+
+
+class OutputSettings(Settings):
+    """How results are stored. What is None is chosen by the plan."""
+
+    chunk: Triple | None = None
+    shard: Triple | None = None
+    codec: Codec = "blosc-zstd"
+    codec_level: Annotated[int, Field(ge=0, le=22)] = 3
+    ome_version: OmeVersion = "0.5"
+    dtype: Literal["input", "float32"] = "input"
+
+
+class PredictSettings(OutputSettings):
+    """How to predict. What is None is chosen by the plan."""
+
+    table: ClassVar[str] = "predict"
+
+    block: Triple | None = None
+    tile: Triple | None = None
+    device: Device = "auto"
+    on_nan: OnNan = "error"
+    threads: Positive | None = None
+    """Torch threads a forward pass; part of what the bytes depend on."""
+    seed: Seed = 0
+    """Of the sample that normalises a volume the model has not seen."""
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def read_settings(
+    kind: type[SettingsT], file: str | PathLike[str] | None, **given: Any
+) -> SettingsT:
+    """Settings from a TOML file, overridden by what is given and not None.
+
+    Keys stand alone, or in a table named after the command, ``[train]`` or ``[predict]``.
+
+    Raises
+    ------
+    ConfigError
+        When the file cannot be read, or a setting is unknown or out of range.
+    """
+    values = _of_table(_read_toml(Path(file)), kind.table) if file is not None else {}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    for one, other in (("steps", "minutes"), ("minutes", "steps")):
+        if one in chosen:
+            values.pop(other, None)  # given here, it overrides the file's other way to say it
+    values.update(chosen)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = [_sentence(e) for e in error.errors()]
+        raise ConfigError("; ".join(lines)) from None
+
+
+def _of_table(values: dict[str, Any], table: str) -> dict[str, Any]:
+    """The keys outside any table, and those of this command's own; other commands' are theirs."""
+    common = {key: value for key, value in values.items() if key not in TABLES}
+    own = values.get(table, {})
+    return {**common, **{key.replace("-", "_"): value for key, value in own.items()}}
+
+
+def _sentence(error: Any) -> str:
+    name = "-".join(str(part) for part in error["loc"][:1]).replace("_", "-") or "settings"
+    if not error["loc"]:
+        return str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting"
+    return f"{name}: {error['msg']} (got {error['input']!r})"
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: there is no such file") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not a readable TOML file: {error}") from None
+    return {key.replace("-", "_"): value for key, value in values.items()}

@@ -1,0 +1,47 @@
+"""One tree of exceptions.
+
+Every error that a user can cause says what was seen, what the limit is and what to do.
+The command line prints the message and exits with ``exit_code``; nobody sees a traceback.
+"""
+
+from __future__ import annotations
+
+
+class N2VScaleError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(N2VScaleError):
+    """The input cannot be read, or is not what the command needs."""
+
+
+class ConfigError(N2VScaleError):
+    """A setting is unknown, out of range, or contradicts another."""
+
+
+class ModelError(N2VScaleError):
+    """A model folder is broken, or does not fit the volume."""
+
+
+class OutputError(N2VScaleError):
+    """The output exists and differs, or cannot be written."""
+
+
+class PlanError(N2VScaleError):
+    """The work cannot be divided as asked."""
+
+
+class ClusterError(N2VScaleError):
+    """Workers cannot be started, or every task on them fails."""
+
+
+class TrainingError(N2VScaleError):
+    """Training cannot go on."""
+
+
+class IncompleteError(N2VScaleError):
+    """Some blocks failed; the rest is written, and the same command runs only what is missing."""
+
+    exit_code = 3

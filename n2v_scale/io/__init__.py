@@ -1,0 +1,1 @@
+"""Reading images: what a volume is, and how any address becomes one."""

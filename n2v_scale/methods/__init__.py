@@ -1,0 +1,37 @@
+"""How a network is trained and applied: Noise2Void and, later, its family."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from n2v_scale.errors import ModelError
+from n2v_scale.methods.base import Method
+from n2v_scale.methods.n2v import Noise2Void
+
+METHODS = {"n2v": Noise2Void}
+
+
+def method_from_dict(name: str, config: dict[str, Any]) -> Method:
+    """A method from its name and :func:`method_to_dict`.
+
+    Raises
+    ------
+    ModelError
+        When the name or the configuration is unknown to this version.
+    """
+    if name not in METHODS:
+        raise ModelError(
+            f"the model's method is {name!r}, and this version knows {', '.join(METHODS)}"
+        )
+    try:
+        return TypeAdapter(METHODS[name]).validate_python(config)
+    except ValidationError as error:
+        raise ModelError(f"the model's method configuration is not valid: {error}") from None
+
+
+def method_to_dict(method: Noise2Void) -> dict[str, Any]:
+    """A method's configuration as JSON."""
+    return asdict(method)

@@ -1,0 +1,53 @@
+"""The contract of a method: how a network is trained, and how it is applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from n2v_scale.geometry import Box, Halo
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example, all (b, c, z, y, x)."""
+
+    input: Tensor
+    """What the network sees."""
+    target: Tensor
+    """What it should say."""
+    weight: Tensor
+    """How much each voxel counts in the loss; 0 leaves it out."""
+
+
+@dataclass(frozen=True)
+class TensorEstimate:
+    """What a network says of a core, (b, c, z, y, x), normalised."""
+
+    mean: Tensor
+    std: Tensor | None = None
+
+
+class Method(Protocol):
+    """Everything that differs between Noise2Void and its relatives."""
+
+    @property
+    def name(self) -> str:
+        """As in the model card."""
+
+    def prepare(self, batch: Tensor, generator: torch.Generator) -> Example:
+        """An example from noisy patches (b, c, z, y, x), normalised, NaN where there is no data.
+
+        All randomness comes from ``generator``, which lives on the batch's device.
+        """
+
+    def loss(self, output: Tensor, example: Example) -> Tensor:
+        """The scalar to minimise."""
+
+    def infer(
+        self, network: nn.Module, tile: Tensor, crop: Halo, inside: Box | None
+    ) -> TensorEstimate:
+        """The estimate of a tile's core; ``crop`` and ``inside`` as in the network's forward."""

@@ -1,0 +1,55 @@
+"""Noise2Void (Krull, Buchholz and Jug, CVPR 2019).
+
+Noise that is independent from voxel to voxel cannot be predicted from the neighbours, the signal
+can. A few voxels are replaced by a neighbour's value, and the network learns to predict what was
+there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from n2v_scale.geometry import Box, Halo, Shape, as_shape
+from n2v_scale.masks import flat_index, site_cell, stratified_sites, uniform_neighbours
+from n2v_scale.methods.base import Example, TensorEstimate
+
+
+@dataclass(frozen=True)
+class Noise2Void:
+    """Stratified sites, uniform replacement without the centre, squared error at the sites."""
+
+    voxels_per_site: int = 16
+    """One voxel in this many is hidden and predicted."""
+    radius: Shape = (2, 2, 2)
+    """Reach of the window that replacements are drawn from, per axis."""
+    name: str = "n2v"
+
+    def prepare(self, batch: Tensor, generator: torch.Generator) -> Example:
+        """Hide the sites; see :class:`n2v_scale.methods.base.Method`."""
+        b, c, *extent = batch.shape
+        shape = as_shape(extent)
+        voxels = batch.reshape(b * c, -1)
+        sites = stratified_sites(b * c, shape, site_cell(shape, self.voxels_per_site), generator)
+        neighbours = uniform_neighbours(sites, shape, self.radius, generator)
+        extents = torch.tensor(shape, device=batch.device).expand_as(sites)
+        at, source = flat_index(sites, extents), flat_index(neighbours, extents)
+        clean = torch.nan_to_num(voxels, nan=0.0)
+        hidden = clean.scatter(1, at, clean.gather(1, source))
+        weight = torch.zeros_like(clean).scatter(1, at, 1.0) * torch.isfinite(voxels)
+        return Example(
+            hidden.reshape(batch.shape), clean.reshape(batch.shape), weight.reshape(batch.shape)
+        )
+
+    def loss(self, output: Tensor, example: Example) -> Tensor:
+        """Mean squared error over the hidden sites."""
+        error = (output - example.target).square() * example.weight
+        return error.sum() / example.weight.sum().clamp_min(1)
+
+    def infer(
+        self, network: nn.Module, tile: Tensor, crop: Halo, inside: Box | None
+    ) -> TensorEstimate:
+        """The plain forward pass: the network sees every voxel, as in the paper."""
+        return TensorEstimate(network(tile, crop, inside))

@@ -1,0 +1,225 @@
+"""The model folder: a JSON card and one safetensors file, opened as a Denoiser.
+
+Nothing here is a pickle: a folder from a stranger cannot run code. torch is imported when weights
+are needed, so that planning, scheduling and ``--help`` do without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from n2v_scale.denoiser import (
+    Estimate,
+    FloatArray,
+    Normalisation,
+    OpenOptions,
+    Region,
+    tile_boxes,
+)
+from n2v_scale.errors import ModelError, OutputError
+from n2v_scale.geometry import Box, Halo, Shape
+from n2v_scale.io.volume import Volume
+from n2v_scale.model_card import CARD_NAME, WEIGHTS_NAME, ModelCard, read_card
+
+if TYPE_CHECKING:
+    import torch
+
+    from n2v_scale.methods.base import Method
+    from n2v_scale.nets import Network
+
+
+class Model:
+    """A trained network with its normalisation: a :class:`n2v_scale.denoiser.Denoiser`."""
+
+    needs_normalisation = True
+
+    def __init__(self, folder: str | Path, options: OpenOptions | None = None) -> None:
+        self.folder = Path(folder)
+        self.options = options or OpenOptions()
+        self.card = read_card(self.folder)
+
+    @property
+    def halo(self) -> Halo:
+        """The network's measured receptive field."""
+        return self.card.receptive_field
+
+    @property
+    def stride(self) -> Shape:
+        """The network's total pooling."""
+        return self.card.stride
+
+    @property
+    def key(self) -> str:
+        """A hash of the weights and of everything on the card that shapes the result."""
+        card = self.card
+        parts: list[Any] = [card.method, card.method_config, card.network, card.network_config]
+        parts += [card.receptive_field, card.stride]
+        return hashlib.sha256(repr([*parts, card.weights_sha256]).encode()).hexdigest()
+
+    def memory_bytes(self, tile: Shape) -> int:
+        """An upper bound of what a forward pass over a padded tile allocates."""
+        return self.card.bytes_per_voxel * tile[0] * tile[1] * tile[2]
+
+    def normalisation_for(self, volume: Volume) -> Normalisation | None:
+        """The training volume's constants when ``volume`` is that volume, else None."""
+        trained = self.card.trained_on
+        if volume.identity() != trained.identity or not set(volume.channels) <= set(
+            trained.channels
+        ):
+            return None
+        where = [trained.channels.index(c) for c in volume.channels]
+        return Normalisation(
+            tuple(trained.offset[i] for i in where), tuple(trained.scale[i] for i in where)
+        )
+
+    def check_fits(self, volume: Volume) -> None:
+        """Raise a ModelError when a model of volumes is given an image without depth."""
+        if self.card.trained_on.shape[2] > 1 and volume.spatial_shape[0] == 1:
+            raise ModelError(
+                f"{self.folder} was trained on {self.card.trained_on.shape[2]} planes and "
+                f"{volume.address} has one: train a model on images without depth"
+            )
+
+    @cached_property
+    def network(self) -> Network:
+        """The network with its weights, on its device, ready to predict."""
+        from safetensors.torch import load_file
+
+        from n2v_scale.devices import compute_exactly
+        from n2v_scale.nets import network_from_dict
+
+        network = network_from_dict(self.card.network, self.card.network_config)
+        path = self.folder / WEIGHTS_NAME
+        try:
+            weights = load_file(path)
+            network.load_state_dict(weights)
+        except Exception as error:
+            raise ModelError(
+                f"{path} cannot be loaded ({error}): copy the model again or train it anew"
+            ) from None
+        if sha256(path) != self.card.weights_sha256:
+            raise ModelError(f"{path} is not the file that {CARD_NAME} describes: copy it again")
+        compute_exactly()
+        return network.to(self.options.device).eval()
+
+    @cached_property
+    def method(self) -> Method:
+        """How the network is applied."""
+        from n2v_scale.methods import method_from_dict
+
+        return method_from_dict(self.card.method, self.card.method_config)
+
+    def denoise(self, tile: FloatArray, region: Region) -> Estimate:
+        """The estimate of ``region.core``; see :class:`n2v_scale.denoiser.Denoiser`.
+
+        Past the volume's end the tile is padded to the stride with zeros after normalisation.
+        """
+        import torch
+
+        constants = self.options.normalisation
+        if constants is None:
+            raise ModelError("the model was opened without the volume's normalisation")
+        boxes = tile_boxes(region.core, self.halo, self.stride, region.shape)
+        offset, scale = constants.offset[region.c], constants.scale[region.c]
+        padded = np.zeros(boxes.padded.shape, tile.dtype)
+        padded[boxes.data.slices_in(boxes.padded)] = (tile - offset) / scale
+        from n2v_scale.devices import torch_threads
+
+        with torch.inference_mode(), torch_threads(self.options.threads):
+            x = torch.from_numpy(padded)[None, None].to(self.options.device)
+            inside = boxes.data.shift(tuple(-a for a in boxes.padded.start))
+            out = self.method.infer(self.network, x, _crop(boxes.padded, boxes.aligned), inside)
+        keep = region.core.slices_in(boxes.aligned)
+        return Estimate(
+            _restore(out.mean, keep) * scale + offset,
+            None if out.std is None else _restore(out.std, keep) * scale,
+        )
+
+
+def load_model(folder: str | Path, *, device: str = "cpu") -> Model:
+    """The model at ``folder``, with the training volume's normalisation.
+
+    Raises
+    ------
+    ModelError
+        When there is none, or it is broken or too new.
+    """
+    trained = read_card(Path(folder)).trained_on
+    normalisation = Normalisation(trained.offset, trained.scale)
+    return Model(folder, OpenOptions(normalisation, device))
+
+
+def save_model(
+    folder: Path, card: ModelCard, weights: Mapping[str, torch.Tensor], *, overwrite: bool = False
+) -> None:
+    """Write a finished model: to a temporary name beside it, then renamed.
+
+    ``card.weights_sha256`` is filled in here. The file holds no metadata and no time stamps.
+
+    Raises
+    ------
+    OutputError
+        When ``folder`` exists and is not to be overwritten, or is not a model.
+    """
+    from safetensors.torch import save_file
+
+    if folder.exists():
+        if not overwrite:
+            raise OutputError(f"{folder} exists: choose another name or pass --overwrite")
+        check_is_model(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        fresh = Path(scratch) / "new"
+        fresh.mkdir()
+        tensors = {name: w.detach().cpu().contiguous() for name, w in weights.items()}
+        save_file(tensors, fresh / WEIGHTS_NAME)
+        digest = sha256(fresh / WEIGHTS_NAME)
+        text = card.model_copy(update={"weights_sha256": digest}).to_json()
+        (fresh / CARD_NAME).write_text(text)
+        if folder.exists():
+            folder.replace(Path(scratch) / "old")  # deleted with the scratch folder
+        fresh.replace(folder)
+
+
+def check_is_model(folder: Path) -> None:
+    """Refuse a folder that holds anything but a model.
+
+    Raises
+    ------
+    OutputError
+        That names what else it holds.
+    """
+    known = {CARD_NAME, WEIGHTS_NAME}
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else [folder.name]
+    others = sorted(name for name in names if name not in known and not name.startswith("."))
+    if others:
+        raise OutputError(
+            f"{folder} is not only a model (it holds {', '.join(others[:3])}): "
+            "it is not overwritten; choose another name"
+        )
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _crop(padded: Box, aligned: Box) -> Halo:
+    pairs: list[Any] = list(
+        zip(padded.start, aligned.start, aligned.stop, padded.stop, strict=True)
+    )
+    z, y, x = ((a - p, q - b) for p, a, b, q in pairs)
+    return z, y, x
+
+
+def _restore(output: torch.Tensor, keep: tuple[slice, slice, slice]) -> FloatArray:
+    array: FloatArray = output[0, 0].cpu().numpy()[keep]
+    return array

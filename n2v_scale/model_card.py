@@ -1,0 +1,89 @@
+"""The JSON half of a model folder: what it is, without its weights and without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from n2v_scale.errors import ModelError
+from n2v_scale.geometry import Halo, Shape
+
+CARD_NAME = "model.json"
+WEIGHTS_NAME = "weights.safetensors"
+FORMAT = 1
+
+
+class TrainedOn(BaseModel):
+    """The volume that a model comes from, and its normalisation by stored channel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str
+    identity: str
+    dtype: str
+    shape: tuple[int, int, int, int, int]
+    voxel_size: tuple[float, float, float]
+    unit: str | None
+    channels: tuple[int, ...]
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+
+
+class ModelCard(BaseModel):
+    """``model.json``: everything that planning needs, and how the model came to be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    format: int = FORMAT
+    kind: str = "network"
+    package_version: str
+    method: str
+    method_config: dict[str, Any]
+    network: str
+    network_config: dict[str, Any]
+    receptive_field: Halo
+    """Voxels per axis (z, y, x) and side, measured."""
+    stride: Shape
+    bytes_per_voxel: int
+    """Of a padded tile, an upper bound of what a forward pass allocates."""
+    parameters: int
+    weights_sha256: str
+    trained_on: TrainedOn
+    training: dict[str, Any]
+    """The resolved settings, seed, device, steps and time."""
+    history: list[dict[str, float]]
+    """Step, seconds, training loss, held-out loss."""
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of the model at ``folder``.
+
+    Raises
+    ------
+    ModelError
+        When there is no model, it is of a newer format, or its card is broken.
+    """
+    path = folder / CARD_NAME
+    if not path.is_file():
+        what = "is not a folder" if not folder.is_dir() else f"holds no {CARD_NAME}"
+        raise ModelError(
+            f"no model at {folder}: it {what}; `n2v-scale train VOLUME -o {folder}` makes one"
+        )
+    try:
+        data = json.loads(path.read_text())
+        found = data.get("format") if isinstance(data, dict) else None
+        if isinstance(found, int) and found > FORMAT:
+            raise ModelError(
+                f"{folder} is a model of format {found} and this version reads up to {FORMAT}: "
+                "use a newer n2v-scale"
+            )
+        return ModelCard.model_validate(data)
+    except (ValueError, ValidationError, OSError) as error:
+        raise ModelError(f"{path} is not a valid model card: {error}") from None

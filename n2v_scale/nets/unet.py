@@ -1,0 +1,225 @@
+"""The U-Net, 3D, with 2D as the special case, cropping as it goes.
+
+A tile is read with a halo, and only its core is kept. Every level of the decoder is cropped to
+what the next one needs, so that the halo costs little more than the encoder's share of it.
+
+Along one axis, with margins in voxels of each level (``low`` side shown, depth 1)::
+
+    level 0   |<------ halo ------>|<------------ core ...      encoder: all of it
+    level 1        |<-- need_in -->|                            two convolutions eat the difference
+                          |need_out|
+    level 0                 |need_in|                           = two convolutions around the core
+
+Where the tile ends at the volume's face, the margin is 0 there and the convolutions' own zero
+padding acts, exactly as it does when the whole volume is one tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, as_shape, ceil_div
+
+CONVS_PER_LEVEL = 2
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """What a U-Net is made of. Lengths are per axis (z, y, x)."""
+
+    in_channels: int = 1
+    out_channels: int = 1
+    depth: int = 2
+    """Number of poolings."""
+    filters: int = 32
+    """Channels at full resolution; every pooling doubles them."""
+    kernel: Shape = (3, 3, 3)
+    pooled: Shape = (2, 2, 2)
+    """How many of the ``depth`` poolings act along each axis: the last ones, so that an axis with
+    coarse voxels is pooled late, and a thin one not at all."""
+    fold: Shape = (1, 1, 1)
+    """Cells of this many voxels become channels first (space to depth), and voxels again at the
+    end (Shi et al. 2016): the convolutions run on so many times fewer positions."""
+    batch_norm: bool = False
+
+    def factors(self, level: int) -> Shape:
+        """The pooling between ``level`` and the one below it, per axis."""
+        return as_shape([2 if level >= self.depth - n else 1 for n in self.pooled])
+
+    @property
+    def stride(self) -> Shape:
+        """What origins and extents must be multiples of."""
+        return as_shape([f * 2**n for f, n in zip(self.fold, self.pooled, strict=True)])
+
+
+class UNet(nn.Module):
+    """Ronneberger et al. 2015 with padded convolutions and nearest-neighbour upsampling.
+
+    Norm-free unless asked otherwise: the output depends on no statistics of a tile or a batch.
+    In evaluation mode batch normalisation is a fixed affine map.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        cell = prod(config.fold)
+        widths = [config.filters * 2**level for level in range(config.depth + 1)]
+        self.encoder = nn.ModuleList(
+            _convolutions(a, b, config)
+            for a, b in zip([config.in_channels * cell, *widths], widths, strict=False)
+        )
+        # A 1x1 convolution before the upsampling leaves as many channels as the skip has: the
+        # same function class for two thirds of the decoder's work.
+        self.reduce = nn.ModuleList(
+            nn.Conv3d(widths[level + 1], widths[level], 1) for level in range(config.depth)
+        )
+        self.decoder = nn.ModuleList(
+            _convolutions(2 * width, width, config) for width in widths[:-1]
+        )
+        self.head = nn.Conv3d(widths[0], config.out_channels * cell, 1)
+
+    @property
+    def stride(self) -> Shape:
+        """What origins and extents of tiles must be multiples of, per axis."""
+        return self.config.stride
+
+    def forward(self, x: Tensor, crop: Halo = NO_HALO, inside: Box | None = None) -> Tensor:
+        """The estimate for the core of a tile.
+
+        Parameters
+        ----------
+        x
+            (b, c, z, y, x), normalised; every extent a multiple of :attr:`stride`.
+        crop
+            What to leave away at each side; multiples of :attr:`stride`.
+        inside
+            The part of the tile that lies in the volume; not used here, the zeros outside are
+            what the convolutions' own padding would have put there.
+
+        Returns
+        -------
+        Tensor
+            (b, out_channels, z, y, x), smaller than ``x`` by ``crop``.
+        """
+        del inside
+        margins = crop_margins(self.config, _divide(crop, self.config.fold))
+        x = fold(x, self.config.fold)
+        skips = []
+        for level, block in enumerate(self.encoder):
+            x = block(x)
+            if level < self.config.depth:
+                skips.append(x)
+                x = F.max_pool3d(x, self.config.factors(level))
+        x = trim(x, margins[-1].available, margins[-1].need_out)
+        for level in reversed(range(self.config.depth)):
+            factors, margin = self.config.factors(level), margins[level]
+            x = F.interpolate(self.reduce[level](x), scale_factor=_floats(factors))
+            x = trim(x, _times(margins[level + 1].need_out, factors), margin.need_in)
+            skip = trim(skips.pop(), margin.available, margin.need_in)
+            x = self.decoder[level](torch.cat([skip, x], dim=1))
+            x = trim(x, margin.need_in, margin.need_out)
+        return unfold(self.head(x), self.config.fold)
+
+    def memory_bytes(self, shape: Shape) -> int:
+        """An upper bound of the activations that one forward pass over ``shape`` holds at once."""
+        voxels = shape[0] * shape[1] * shape[2]
+        wide = 5 * self.config.filters // prod(self.config.fold)
+        # At full resolution: the skip, and the input and output of one convolution of the decoder.
+        return voxels * 4 * (3 * self.config.in_channels + wide)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """Voxels around the core at one level: there are, go into the decoder, come out of it."""
+
+    available: Halo
+    need_in: Halo
+    need_out: Halo
+
+
+def crop_margins(config: UNetConfig, crop: Halo) -> list[Margin]:
+    """What each level must hold around the core, from full resolution to the lowest.
+
+    A margin never exceeds what is available: there the tile ends at the volume's face, and zero
+    padding is what the whole volume gets too. ``crop`` is in folded cells.
+    """
+    reach = [CONVS_PER_LEVEL * (k // 2) for k in config.kernel]
+    available, need_out, margins = crop, NO_HALO, []
+    for level in range(config.depth + 1):
+        need_in = _clip(_grow(need_out, reach), available)
+        margins.append(Margin(available, need_in, need_out))
+        if level < config.depth:
+            factors = config.factors(level)
+            available = _divide(available, factors)
+            need_out = _clip(_divide(need_in, factors), available)
+    return margins
+
+
+def _convolutions(inputs: int, outputs: int, config: UNetConfig) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    padding = as_shape([k // 2 for k in config.kernel])
+    for channels in (inputs, outputs):
+        layers.append(nn.Conv3d(channels, outputs, config.kernel, padding=padding))
+        if config.batch_norm:
+            layers.append(nn.BatchNorm3d(outputs))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def fold(x: Tensor, cell: Shape) -> Tensor:
+    """Space to depth: (b, c, z, y, x) to (b, c * cell, z / cz, y / cy, x / cx)."""
+    if cell == (1, 1, 1):
+        return x
+    b, c, *shape = x.shape
+    split = [part for n, f in zip(shape, cell, strict=True) for part in (n // f, f)]
+    x = x.reshape(b, c, *split).permute(0, 1, 3, 5, 7, 2, 4, 6)  # (b, c, cz, cy, cx, z, y, x)
+    return x.reshape(b, c * prod(cell), *split[::2])
+
+
+def unfold(x: Tensor, cell: Shape) -> Tensor:
+    """Depth to space: the inverse of :func:`fold`."""
+    if cell == (1, 1, 1):
+        return x
+    b, c, *shape = x.shape
+    x = x.reshape(b, c // prod(cell), *cell, *shape).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return x.reshape(b, c // prod(cell), *(n * f for n, f in zip(shape, cell, strict=True)))
+
+
+def trim(x: Tensor, have: Halo, want: Halo) -> Tensor:
+    """``x`` with its margins cut from ``have`` to ``want``."""
+    for axis, ((low, high), (keep_low, keep_high)) in enumerate(zip(have, want, strict=True)):
+        length = x.shape[axis + 2] - (low - keep_low) - (high - keep_high)
+        x = x.narrow(axis + 2, low - keep_low, length)
+    return x
+
+
+def _floats(factors: Shape) -> list[float]:
+    return [float(f) for f in factors]
+
+
+def _halo(sides: list[tuple[int, int]]) -> Halo:
+    z, y, x = sides
+    return z, y, x
+
+
+def _grow(halo: Halo, reach: list[int]) -> Halo:
+    return _halo([(a + r, b + r) for (a, b), r in zip(halo, reach, strict=True)])
+
+
+def _clip(halo: Halo, limit: Halo) -> Halo:
+    pairs = zip(halo, limit, strict=True)
+    return _halo([(min(a, low), min(b, high)) for (a, b), (low, high) in pairs])
+
+
+def _divide(halo: Halo, factors: Shape) -> Halo:
+    pairs = zip(halo, factors, strict=True)
+    return _halo([(ceil_div(a, f), ceil_div(b, f)) for (a, b), f in pairs])
+
+
+def _times(halo: Halo, factors: Shape) -> Halo:
+    return _halo([(a * f, b * f) for (a, b), f in zip(halo, factors, strict=True)])

@@ -1,0 +1,147 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class IntTriple(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """``64`` (along every axis) or ``32,64,64`` (z, y, x)."""
+
+    name = "Z,Y,X"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int, int]:
+        """Three whole numbers above 0."""
+        numbers = self.numbers(value, int, param, ctx)
+        return numbers[0], numbers[1], numbers[2]
+
+    def numbers(
+        self,
+        value: Any,
+        kind: Callable[[str], Any],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[Any, ...]:
+        """One number for all axes, or three."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = [kind(part) for part in str(value).replace("x", ",").split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) == 1:
+            numbers *= 3
+        if len(numbers) != 3 or min(numbers) <= 0:
+            self.fail(
+                f"{value!r} is not one or three numbers above 0, such as 32,64,64", param, ctx
+            )
+        return tuple(numbers)
+
+
+class FloatTriple(IntTriple):
+    """``0.4`` or ``2,0.4,0.4`` (z, y, x)."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Three numbers above 0."""
+        return self.numbers(value, float, param, ctx)
+
+
+class Indices(click.ParamType):  # type: ignore[type-arg]
+    """``0``, ``0,2`` or ``0:10`` or ``0:10:2``, as in Python."""
+
+    name = "INDICES"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> slice | list[int]:
+        """A slice, or a list of indices."""
+        if isinstance(value, slice | list):
+            return value
+        try:
+            if ":" in value:
+                return _slice(value)
+            return [int(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not an index, a list such as 0,2 or a range 0:10", param, ctx)
+
+
+def _slice(value: str) -> slice:
+    parts = [int(part) if part else None for part in value.split(":")]
+    if len(parts) > 3 or parts[2:] == [0]:
+        raise ValueError(value)
+    return slice(*parts)
+
+
+class ChannelIndices(Indices):
+    """``0`` or ``0,2``."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        """A list of indices."""
+        found = super().convert(value, param, ctx)
+        if isinstance(found, slice):
+            self.fail(f"{value!r}: list the channels, such as 0,2", param, ctx)
+        return found
+
+
+def selection(command: Command) -> Command:
+    """What of an address is meant: :func:`n2v_scale.open_volume`'s keywords."""
+    for option in (
+        click.option("--series", type=int, metavar="N", help="Image of a file with several."),
+        click.option(
+            "--timepoints", type=Indices(), help="Time points: 0, 0,2 or 0:10. Default: all."
+        ),
+        click.option(
+            "--channel", "channels", type=ChannelIndices(), help="Channels: 0 or 0,2. Default: all."
+        ),
+        click.option("--level", metavar="NAME", help="Resolution level. Default: the finest."),
+        click.option(
+            "--axes", metavar="AXES", help="Stored axes, such as tczyx, where metadata lacks them."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def storage(command: Command) -> Command:
+    """How an output is stored: :class:`n2v_scale.config.OutputSettings`."""
+    for option in (
+        click.option("--overwrite", is_flag=True, help="Delete an output that exists, start anew."),
+        click.option(
+            "--dtype",
+            type=click.Choice(["input", "float32"]),
+            help="Voxel type; input rounds and clips to the input's. [default: input]",
+        ),
+        click.option(
+            "--ome-version",
+            type=click.Choice(["0.4", "0.5"]),
+            help="0.5 is sharded (zarr v3), 0.4 is not (zarr v2). [default: 0.5]",
+        ),
+        click.option(
+            "--codec-level",
+            type=click.IntRange(0, 22),
+            help="Effort of the compression. [default: 3]",
+        ),
+        click.option(
+            "--codec",
+            type=click.Choice(["blosc-zstd", "zstd", "gzip", "none"]),
+            help="Compression. [default: blosc-zstd]",
+        ),
+        click.option("--shard", type=IntTriple(), help="What is one file. Default: up to 256."),
+        click.option("--chunk", type=IntTriple(), help="What is read at once. Default: 64."),
+    ):
+        command = option(command)
+    return command
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,218 @@
+"""The output as a whole: begun, taken up again or refused; its metadata; its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from n2v_scale._version import __version__
+from n2v_scale.config import PredictSettings
+from n2v_scale.errors import OutputError, PlanError
+from n2v_scale.geometry import Box
+from n2v_scale.io.ome_metadata import image_attributes, selected_omero
+from n2v_scale.io.stores import inside
+from n2v_scale.io.volume import Axis, Level, Volume
+from n2v_scale.io.writer import (
+    ArraySpec,
+    array_exists,
+    check_codec,
+    create_array,
+    read_output,
+    remove_output,
+    set_attributes,
+    sweep_partial_files,
+)
+from n2v_scale.ledger import Ledger
+from n2v_scale.plan import Plan, resume_plan
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output that is ready to be written to, or finished already."""
+
+    plan: Plan
+    complete: bool
+    input_changed: bool = False
+    """Files of the input are others than when the output was begun."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Its record."""
+        return Ledger(self.plan.output.store, self.plan.output.ome_version)
+
+
+def check_place(store: str, volume: Volume) -> None:
+    """Refuse an output that would write into its own input.
+
+    Raises
+    ------
+    OutputError
+        When one lies inside the other.
+    """
+    if inside(store, volume.address) or inside(volume.address, store):
+        raise OutputError(
+            f"the output {store} and the input {volume.address} lie inside one another: "
+            "choose another name for the output"
+        )
+
+
+def prepare_output(plan: Plan, settings: PredictSettings, *, overwrite: bool) -> Output:
+    """Begin the output of ``plan``, or take up what an earlier run left.
+
+    Raises
+    ------
+    OutputError
+        When something else is there, or an output that was begun with other settings.
+    """
+    store = plan.output.store
+    check_place(store, plan.volume)
+    check_codec(plan.output.codec, plan.output.codec_level)
+    if overwrite:
+        remove_output(store)
+    ledger = Ledger(store, plan.output.ome_version)
+    record = ledger.record()
+    if record is not None:
+        plan = resume_plan(record["plan"], plan, settings)
+        sweep_partial_files(store)
+        changed = record["plan"]["input"]["identity"] != plan.volume.identity()
+        if record["complete"]:
+            if changed:
+                raise PlanError(
+                    f"{store} is finished, and its input {plan.volume.address} has changed since: "
+                    "--overwrite starts afresh; or choose another name"
+                )
+            return Output(plan, complete=True)
+    else:
+        _refuse_foreign(Path(store))
+        changed = False
+        ledger.begin(_provenance(plan))
+    _create_arrays(plan)
+    return Output(plan, complete=False, input_changed=changed)
+
+
+def accept_input(output: Output) -> None:
+    """Record the input as it is now, once every block that it changed is unmarked."""
+    output.ledger.begin(_provenance(output.plan))
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.exists() and (path.is_file() or any(path.iterdir())):
+        raise OutputError(f"{path} exists and n2v-scale did not write it: choose another name")
+
+
+def _provenance(plan: Plan) -> dict[str, Any]:
+    return {"package_version": __version__, "key": plan.key, "plan": plan.to_dict()}
+
+
+def _create_arrays(plan: Plan) -> None:
+    for spec in [plan.output, *(level.array for level in plan.levels)]:
+        if not array_exists(spec):
+            create_array(spec)
+    write_metadata(plan, plan.volume.omero)
+
+
+def write_metadata(plan: Plan, omero: dict[str, Any] | None) -> None:
+    """The OME-Zarr attributes: the input's axes, units, scale, translation, channels."""
+    volume, output = plan.volume, plan.output
+    axes = [_selected(volume, name) for name in output.axes]
+    attributes = image_attributes(
+        axes,
+        _levels(plan, axes),
+        version=output.ome_version,
+        name=volume.name,
+        omero=selected_omero(omero, volume.channels),
+        multiscale_transforms=_in_output_order(volume, output),
+    )
+    set_attributes(output.store, "", attributes, output.ome_version)
+
+
+def _selected(volume: Volume, name: str) -> Axis:
+    """An axis of the output; a selection of evenly spaced time points moves and stretches it."""
+    axis = volume.axis(name)
+    if axis is None:
+        raise OutputError(f"the output has an axis {name!r} that the input lacks")
+    times = volume.timepoints
+    if name != "t" or len(times) == 0:
+        return axis
+    steps = set(np.diff(times).tolist())
+    step = steps.pop() if len(steps) == 1 and min(steps) > 0 else 1  # no scale is negative
+    return replace(
+        axis, scale=axis.scale * step, translation=axis.translation + times[0] * axis.scale
+    )
+
+
+def _levels(plan: Plan, axes: list[Axis]) -> list[Level]:
+    """Scale and translation a level: a voxel of a mean lies in the middle of what it averages."""
+    factors = dict.fromkeys(plan.output.axes, 1)
+    levels = [_level(plan.output, axes, factors)]
+    for level in plan.levels:
+        for name, factor in zip("zyx", level.factors, strict=True):
+            if name in factors:
+                factors[name] *= factor
+        levels.append(_level(level.array, axes, factors))
+    return levels
+
+
+def _level(spec: ArraySpec, axes: list[Axis], factors: dict[str, int]) -> Level:
+    return Level(
+        spec.path,
+        spec.shape,
+        tuple(a.scale * factors[a.name] for a in axes),
+        tuple(a.translation + a.scale * (factors[a.name] - 1) / 2 for a in axes),
+    )
+
+
+def _in_output_order(volume: Volume, output: ArraySpec) -> list[dict[str, Any]]:
+    """The multiscale's own transformations, permuted from the stored axes to the output's."""
+    order = [[a.name for a in volume.axes].index(name) for name in output.axes]
+    return [
+        {k: [v[i] for i in order] if isinstance(v, list) else v for k, v in transform.items()}
+        for transform in volume.multiscale_transforms
+    ]
+
+
+def finish_output(output: Output) -> None:
+    """All levels are written: recompute the display windows and close the record."""
+    plan = output.plan
+    arrays = [plan.output, *(level.array for level in plan.levels)]
+    write_metadata(plan, _with_windows(plan, arrays[-1]))
+    output.ledger.finish([spec.path for spec in arrays])
+
+
+def _with_windows(plan: Plan, coarsest: ArraySpec) -> dict[str, Any]:
+    """The input's rendering block with windows of the new data, from the coarsest level."""
+    stored = plan.volume.omero or {}
+    listed = stored.get("channels")
+    described = listed if isinstance(listed, list) else []
+    named = {i: c for i, c in enumerate(described) if isinstance(c, dict)}
+    channels = [named.get(i, {}) for i in range(max(plan.volume.channels) + 1)]
+    for position, index in enumerate(plan.volume.channels):
+        channels[index] = {
+            "label": f"channel {index}",
+            "color": "FFFFFF",
+            "active": True,
+            **channels[index],
+            "window": _window(coarsest, position),
+        }
+    return {**stored, "channels": channels}
+
+
+def _window(spec: ArraySpec, channel: int) -> dict[str, float]:
+    box = Box.whole(spec.spatial_shape)
+    values = read_output(spec, 0, channel, box)
+    dtype = np.dtype(spec.dtype)
+    values = values[np.isfinite(values)]  # NaN is no JSON
+    if not values.size:
+        values = np.zeros(1, dtype)
+    low, high = np.percentile(values, [1, 99.8]).tolist()
+    ends = (values.min(), values.max())
+    limits = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.kind != "f" else ends
+    return {
+        "min": float(limits[0]),
+        "max": float(limits[1]),
+        "start": float(low),
+        "end": float(max(high, low + 1e-6)),
+    }

@@ -1,0 +1,160 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from distributed import Client
+
+from n2v_scale.cluster import thread_client
+from n2v_scale.io.open import open_volume
+from n2v_scale.io.volume import Volume
+
+TYPES = {"t": "time", "c": "channel"}
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real images; tests that need it carry the mark ``data``."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("N2V_SCALE_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no real images: {folder} is no folder (set N2V_SCALE_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[Client]:
+    """Two threads of this process."""
+    with thread_client(2) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def write_volume() -> Callable[..., Volume]:
+    """A function that writes a small OME-Zarr 0.5 and opens it."""
+
+    def write(
+        path: Path,
+        data: np.ndarray,
+        axes: str = "",
+        *,
+        chunk: Sequence[int] | None = None,
+        scale: Sequence[float] | None = None,
+        translation: Sequence[float] | None = None,
+        multiscale: list[dict[str, Any]] | None = None,
+        omero: dict[str, Any] | None = None,
+        unit: str = "micrometer",
+        **selection: Any,
+    ) -> Volume:
+        axes = axes or "tczyx"[-data.ndim :]
+        described = [
+            {"name": a, "type": TYPES.get(a, "space")} | ({"unit": unit} if a in "zyx" else {})
+            for a in axes
+        ]
+        transforms: list[dict[str, Any]] = [
+            {"type": "scale", "scale": list(scale or [1.0] * data.ndim)}
+        ]
+        if translation:
+            transforms.append({"type": "translation", "translation": list(translation)})
+        entry: dict[str, Any] = {
+            "name": "image",
+            "axes": described,
+            "datasets": [{"path": "0", "coordinateTransformations": transforms}],
+        }
+        if multiscale:
+            entry["coordinateTransformations"] = multiscale
+        ome = {"version": "0.5", "multiscales": [entry]} | ({"omero": omero} if omero else {})
+        zarr.create_group(str(path), attributes={"ome": ome})
+        zarr.create_array(
+            str(path / "0"),
+            data=data,
+            chunks=tuple(chunk) if chunk else data.shape,
+            dimension_names=list(axes),
+        )
+        return open_volume(path, **selection)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_model() -> Callable[..., Path]:
+    """A function that writes a model folder with random weights."""
+    import torch  # only where a model is needed: tests of reading do without
+
+    from n2v_scale._version import __version__
+    from n2v_scale.model import save_model
+    from n2v_scale.model_card import ModelCard, TrainedOn
+    from n2v_scale.nets import NetworkConfig, build_network, config_to_dict
+    from n2v_scale.nets.receptive_field import measure_receptive_field
+    from n2v_scale.nets.unet import UNetConfig
+
+    def write(
+        folder: Path,
+        config: NetworkConfig | None = None,
+        *,
+        volume: Volume | None = None,
+        offset: Sequence[float] = (100.0,),
+        scale: Sequence[float] = (10.0,),
+        seed: int = 0,
+    ) -> Path:
+        config = config or UNetConfig(depth=1, filters=2, pooled=(1, 1, 1))
+        name = "unet" if isinstance(config, UNetConfig) else "filter-unet"
+        network = build_network(name, config)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in network.parameters():  # rather positive: no ReLU is dead
+                draw = torch.rand(parameter.shape, generator=generator)
+                kernel = parameter.ndim > 1
+                spread = 2 / parameter[0].numel() ** 0.5 if kernel else 0.5
+                parameter.copy_((draw - 0.35) * spread if kernel else 0.5 + draw * spread)
+            for name_of, value in network.named_buffers():
+                if "running" in name_of:  # statistics of batch normalisation
+                    value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+        trained_on = TrainedOn(
+            address=volume.address if volume else "/nowhere",
+            identity=volume.identity() if volume else "none",
+            dtype=volume.dtype if volume else "uint16",
+            shape=volume.shape if volume else (1, 1, 8, 8, 8),
+            voxel_size=(1.0, 1.0, 1.0),
+            unit="micrometer",
+            channels=volume.channels if volume else tuple(range(len(offset))),
+            offset=tuple(offset),
+            scale=tuple(scale),
+        )
+        card = ModelCard(
+            package_version=__version__,
+            method="n2v",
+            method_config={"voxels_per_site": 16, "radius": [2, 2, 2], "name": "n2v"},
+            network=name,
+            network_config=config_to_dict(config),
+            receptive_field=measure_receptive_field(network, config.stride),
+            stride=config.stride,
+            bytes_per_voxel=64,
+            parameters=sum(p.numel() for p in network.parameters()),
+            weights_sha256="",
+            trained_on=trained_on,
+            training={},
+            history=[],
+        )
+        save_model(folder, card, network.state_dict())
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, write_model: Callable[..., Path]) -> Path:
+    """The folder of a small filter U-Net with random weights; its volume is no volume at hand."""
+    from n2v_scale.nets.filter_unet import FilterUNetConfig
+    from n2v_scale.nets.unet import UNetConfig
+
+    unet = UNetConfig(in_channels=2, depth=1, filters=2, pooled=(1, 1, 1))
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    return write_model(folder, FilterUNetConfig((3, 3, 3), unet))

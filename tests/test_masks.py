@@ -1,0 +1,142 @@
+"""Sites and replacements: one a cell, uniform, never the site itself."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from n2v_scale.geometry import grid_cell, grid_indices
+from n2v_scale.masks import flat_index, site_cell, stratified_sites, uniform_neighbours
+
+shapes = st.tuples(st.integers(1, 7), st.integers(2, 9), st.integers(2, 9))
+cells = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def is_uniform(counts) -> bool:
+    return chisquare(counts).pvalue > 1e-4
+
+
+@given(shapes, cells, st.integers(0, 99))
+@settings(deadline=None)
+def test_every_cell_has_exactly_one_site(shape, cell, seed):
+    sites = stratified_sites(2, shape, cell, rng(seed))
+    for one in sites.tolist():
+        boxes = [grid_cell(i, cell, shape) for i in grid_indices(shape, cell)]
+        assert len(one) == len(boxes)
+        for site, box in zip(one, boxes, strict=True):
+            assert all(a <= p < b for p, a, b in zip(site, box.start, box.stop, strict=True))
+
+
+@pytest.mark.parametrize(("shape", "cell"), [((3, 4, 5), (2, 3, 2)), ((1, 7, 6), (1, 4, 4))])
+def test_sites_are_uniform_within_their_cell(shape, cell):
+    sites = stratified_sites(6000, shape, cell, rng(1))
+    for n, index in enumerate(grid_indices(shape, cell)):
+        box = grid_cell(index, cell, shape)
+        where = sites[:, n] - torch.tensor(box.start)
+        flat = flat_index(where, torch.tensor(box.shape).expand_as(where))
+        counts = np.bincount(flat.numpy(), minlength=box.size)
+        assert len(counts) == box.size
+        assert box.size == 1 or is_uniform(counts)
+
+
+def test_samples_of_a_batch_and_cells_of_a_patch_draw_apart():
+    sites = stratified_sites(400, (2, 4, 4), (2, 2, 2), rng(2)) % 2
+    flat = sites @ torch.tensor([4, 2, 1])  # (400, 4), which voxel of its cell
+    pairs = np.bincount((flat[:, 0] * 8 + flat[:, 3]).numpy(), minlength=64)
+    assert is_uniform(pairs)
+    samples = np.bincount((flat[:200, 0] * 8 + flat[200:, 0]).numpy(), minlength=64)
+    assert is_uniform(samples)
+
+
+def neighbours_of(site, shape, radius):
+    ranges = [
+        range(max(0, p - r), min(n, p + r + 1)) for p, n, r in zip(site, shape, radius, strict=True)
+    ]
+    return [p for p in product(*ranges) if p != tuple(site)]
+
+
+@pytest.mark.parametrize(
+    ("site", "shape", "radius"),
+    [
+        ((2, 2, 2), (5, 5, 5), (1, 1, 1)),
+        ((2, 3, 3), (5, 7, 7), (1, 2, 2)),
+        ((0, 0, 0), (5, 5, 5), (2, 2, 2)),
+        ((4, 4, 4), (5, 5, 5), (2, 2, 2)),
+        ((0, 2, 4), (3, 5, 5), (2, 2, 2)),
+        ((0, 4, 4), (1, 9, 9), (1, 2, 2)),
+        ((0, 0, 8), (1, 9, 9), (2, 2, 2)),
+        ((1, 0, 1), (3, 1, 2), (2, 2, 2)),
+        ((0, 0, 1), (1, 1, 2), (2, 2, 2)),
+    ],
+)
+def test_replacements_are_uniform_over_all_other_voxels_of_the_window(site, shape, radius):
+    sites = torch.tensor(site).expand(60, 200, 3)
+    drawn = uniform_neighbours(sites, shape, radius, rng(3)).reshape(-1, 3).numpy()
+    found, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert [tuple(p) for p in found.tolist()] == neighbours_of(site, shape, radius)
+    assert len(counts) == 1 or is_uniform(counts)
+
+
+@given(shapes, cells, st.tuples(*[st.integers(1, 3)] * 3), st.integers(0, 99))
+@settings(deadline=None)
+def test_replacements_lie_in_the_window_and_are_not_the_site(shape, cell, radius, seed):
+    generator = rng(seed)
+    sites = stratified_sites(2, shape, cell, generator)
+    drawn = uniform_neighbours(sites, shape, radius, generator)
+    assert (drawn >= 0).all()
+    assert (drawn < torch.tensor(shape)).all()
+    assert ((drawn - sites).abs() <= torch.tensor(radius)).all()
+    assert (drawn != sites).any(dim=-1).all()
+
+
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 64), st.integers(1, 64)),
+    st.integers(2, 200),
+)
+def test_a_cell_holds_about_as_many_voxels_as_asked(patch, voxels_per_site):
+    cell = site_cell(patch, voxels_per_site)
+    assert all(1 <= c <= n for c, n in zip(cell, patch, strict=True))
+    if prod(patch) <= voxels_per_site:
+        assert cell == patch
+    else:
+        assert voxels_per_site <= prod(cell) < 2 * voxels_per_site
+    free = [c for c, n in zip(cell, patch, strict=True) if c < n]
+    assert not free or max(cell) - min(free) <= 1  # as cubic as the patch allows
+
+
+@pytest.mark.parametrize(
+    ("patch", "n", "cell"),
+    [
+        ((1, 64, 64), 16, (1, 4, 4)),
+        ((1, 1, 64), 16, (1, 1, 16)),
+        ((32, 64, 64), 16, (2, 3, 3)),
+        ((32, 64, 64), 64, (4, 4, 4)),
+        ((2, 64, 64), 50, (2, 5, 5)),
+    ],
+)
+def test_cells_of_common_patches(patch, n, cell):
+    assert site_cell(patch, n) == cell
+
+
+def test_flat_index_is_c_order():
+    shape = (3, 4, 5)
+    positions = torch.tensor(list(product(*map(range, shape))))
+    flat = flat_index(positions, torch.tensor(shape).expand_as(positions))
+    assert flat.tolist() == list(range(60))
+
+
+def test_the_generator_decides_the_draws():
+    first, again, other = (stratified_sites(1, (8, 8, 8), (2, 2, 2), rng(s)) for s in (4, 4, 5))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
