@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from n2v_scale.api import (
         denoise,
         evaluate,
+        forecast,
         import_volume,
         load_model,
+        make_pyramid,
         open_volume,
         plan_prediction,
         predict,
+        repair,
         train,
+        verify,
     )
 
 __all__ = [
@@ -32,12 +36,16 @@ __all__ = [
     "__version__",
     "denoise",
     "evaluate",
+    "forecast",
     "import_volume",
     "load_model",
+    "make_pyramid",
     "open_volume",
     "plan_prediction",
     "predict",
+    "repair",
     "train",
+    "verify",
 ]
 
 

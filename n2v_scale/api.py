@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,20 @@ from typing import Any
 from distributed import Client
 
 from n2v_scale.config import OutputSettings, PredictSettings, TrainSettings, read_settings
+from n2v_scale.costs import Forecast, forecast_plan
 from n2v_scale.evaluation import Evaluation, evaluate_volumes
+from n2v_scale.events import events_to
+from n2v_scale.execution import Summary, run_plan
 from n2v_scale.io.open import open_volume
+from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import normalise
 from n2v_scale.io.volume import Volume
 from n2v_scale.lazy import denoise
 from n2v_scale.model import Model, load_model
 from n2v_scale.plan import Plan
-from n2v_scale.prediction import Summary, make_copy_plan, make_prediction_plan, run_plan
+from n2v_scale.prediction import budget_for, make_copy_plan, make_prediction_plan
 from n2v_scale.progress import Progress
+from n2v_scale.verification import Verification, pyramid_of, repair_output, verify_output
 
 Address = str | PathLike[str]
 VolumeLike = Address | Volume
@@ -81,16 +87,32 @@ def plan_prediction(
     output: Address,
     *,
     config: Address | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Plan:
     """Every decision about applying ``model`` to ``volume``, before anything runs.
 
-    ``settings`` are fields of :class:`n2v_scale.config.PredictSettings`. Raises
+    ``settings`` are fields of :class:`n2v_scale.config.PredictSettings`;
+    :func:`forecast` says what it will take. Raises
     :class:`n2v_scale.errors.ModelError` when the model does not fit, and
-    :class:`n2v_scale.errors.PlanError` when the sizes contradict each other.
+    :class:`n2v_scale.errors.PlanError` when the sizes contradict each other, or need more memory
+    than a worker has.
     """
     chosen = read_settings(PredictSettings, config, **settings)
-    return make_prediction_plan(_volume(volume), Path(model), Path(output), chosen)
+    storage = StorageOptions.of(storage_options)
+    return make_prediction_plan(_volume(volume, storage), model, output, chosen, storage=storage)
+
+
+def forecast(
+    plan: Plan, *, speed: float | None = None, config: Address | None = None, **settings: Any
+) -> Forecast:
+    """What a plan will take: blocks, bytes, the halo's cost, a worker's memory, time.
+
+    ``speed`` is in voxels a second and worker; measured on one tile when None. ``settings`` are
+    those that the plan was made with.
+    """
+    chosen = read_settings(PredictSettings, config, **settings)
+    return forecast_plan(plan, budget_for(chosen, plan.device), speed=speed)
 
 
 def predict(
@@ -100,6 +122,10 @@ def predict(
     *,
     config: Address | None = None,
     overwrite: bool = False,
+    only: slice | list[int] | None = None,
+    pyramid: bool = True,
+    events: Address | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     client: Client | None = None,
     progress: Progress | None = None,
     **settings: Any,
@@ -116,13 +142,22 @@ def predict(
     model
         A folder that :func:`train` wrote.
     output
-        The OME-Zarr to write.
+        The OME-Zarr to write: a path, or a URL that fsspec knows.
+    only
+        Numbers of the blocks to compute; the others wait for another call.
+    pyramid
+        Whether to make the lower resolutions too; :func:`make_pyramid` can do it later.
+    events
+        A file to which one JSON object a line is appended: blocks, failures, workers.
+    storage_options
+        fsspec keywords for URLs, such as ``key``, ``secret``, ``endpoint_url``. They are written
+        nowhere.
     client
         A Dask client; a local cluster with TLS when None. It starts processes: call it from
         within ``if __name__ == "__main__":`` in a script.
     settings
-        Fields of :class:`n2v_scale.config.PredictSettings`, such as ``block``, ``tile``,
-        ``chunk``, ``shard``, ``dtype``, ``codec``, ``ome_version``, ``device``.
+        Fields of :class:`n2v_scale.config.PredictSettings`, such as ``memory``, ``block``,
+        ``tile``, ``chunk``, ``shard``, ``mask``, ``nodata``, ``dtype``, ``codec``, ``device``.
 
     Raises
     ------
@@ -132,8 +167,21 @@ def predict(
         Each says what was seen and what to do.
     """
     chosen = read_settings(PredictSettings, config, **settings)
-    plan = make_prediction_plan(_volume(volume), Path(model), Path(output), chosen)
-    return run_plan(plan, chosen, overwrite=overwrite, client=client, progress=progress)
+    storage = StorageOptions.of(storage_options)
+    opened = _volume(volume, storage)
+    plan = make_prediction_plan(opened, model, output, chosen, storage=storage)
+    with events_to(events) as log:
+        return run_plan(
+            plan,
+            chosen,
+            budget_for(chosen, plan.device),
+            overwrite=overwrite,
+            only=only,
+            pyramid=pyramid,
+            client=client,
+            progress=progress,
+            events=log,
+        )
 
 
 def import_volume(
@@ -141,6 +189,7 @@ def import_volume(
     output: Address,
     *,
     overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     client: Client | None = None,
     progress: Progress | None = None,
     **settings: Any,
@@ -152,10 +201,63 @@ def import_volume(
     """
     given = read_settings(OutputSettings, None, **settings)
     chosen = PredictSettings(**given.model_dump(exclude_unset=True))
-    plan = make_copy_plan(_volume(source), Path(output), chosen)
+    storage = StorageOptions.of(storage_options)
+    plan = make_copy_plan(_volume(source, storage), output, chosen, storage=storage)
     return run_plan(
-        plan, chosen, overwrite=overwrite, client=client, progress=progress, name="importing"
+        plan,
+        chosen,
+        budget_for(chosen, plan.device),
+        overwrite=overwrite,
+        client=client,
+        progress=progress,
+        name="importing",
     )
+
+
+def verify(
+    output: Address,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    client: Client | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Read every shard of an output back and compare it with what was written.
+
+    Says which blocks are missing or damaged; changes nothing, and needs neither input nor model.
+    :func:`repair` computes them again.
+    """
+    storage = StorageOptions.of(storage_options)
+    return verify_output(normalise(output), storage=storage, client=client, progress=progress)
+
+
+def repair(
+    output: Address,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    client: Client | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Verify an output, and compute what is damaged or missing again, and nothing else.
+
+    Its input and its model must be where they were.
+    """
+    storage = StorageOptions.of(storage_options)
+    return repair_output(normalise(output), storage=storage, client=client, progress=progress)
+
+
+def make_pyramid(
+    output: Address,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    client: Client | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Make the lower resolutions of an output whose full resolution is finished.
+
+    Goes on where an earlier call was interrupted; on a finished output it does nothing.
+    """
+    storage = StorageOptions.of(storage_options)
+    return pyramid_of(normalise(output), storage=storage, client=client, progress=progress)
 
 
 def evaluate(
@@ -175,22 +277,28 @@ def evaluate(
     )
 
 
-def _volume(volume: VolumeLike) -> Volume:
-    return volume if isinstance(volume, Volume) else open_volume(volume)
+def _volume(volume: VolumeLike, storage: StorageOptions | None = None) -> Volume:
+    return volume if isinstance(volume, Volume) else open_volume(volume, storage_options=storage)
 
 
 __all__ = [
     "Evaluation",
+    "Forecast",
     "Model",
     "Plan",
     "Summary",
+    "Verification",
     "Volume",
     "denoise",
     "evaluate",
+    "forecast",
     "import_volume",
     "load_model",
+    "make_pyramid",
     "open_volume",
     "plan_prediction",
     "predict",
+    "repair",
     "train",
+    "verify",
 ]

@@ -1,50 +1,80 @@
-"""Blocks as tasks: read with halo, denoise tile by tile, crop, write whole shards.
+"""A block as a task: read with halo, denoise tile by tile, crop, write whole shards.
 
-Needs no torch itself; a denoiser brings what it needs.
+A worker runs several blocks at a time: one computes while others read and write, so the device
+does not wait. Needs no torch itself; a denoiser brings what it needs.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
-from distributed import Client
 
 from n2v_scale.denoiser import Denoiser, OpenOptions, Region, TileBoxes, open_denoiser
-from n2v_scale.errors import OutputError, PlanError
+from n2v_scale.empty import Cells, classify, constant_response, repeated, tiles_to_run
+from n2v_scale.errors import OutputError
 from n2v_scale.geometry import Box
+from n2v_scale.grids import Block
 from n2v_scale.io.finite import check_finite
+from n2v_scale.io.stores import remember
 from n2v_scale.io.writer import write_box
 from n2v_scale.ledger import Ledger, Marker
-from n2v_scale.plan import Block, Plan
-from n2v_scale.progress import Progress
-from n2v_scale.window import Outcome, reason, run_window
+from n2v_scale.plan import Plan
+from n2v_scale.processors import processor
 
-log = logging.getLogger(__name__)
+_device = threading.Lock()
+"""One block of a process computes at a time: a second one would need a second tile's memory."""
 
 
 @dataclass(frozen=True)
 class BlockReport:
-    """Where a block's time went, in seconds."""
+    """What became of a block, and where its time went, in seconds."""
 
-    number: int
+    marker: Marker
     voxels: int
+    skipped: int
+    """Voxels that no forward pass was needed for."""
     read_s: float
+    wait_s: float
+    """For the device, while another block computed."""
     compute_s: float
     write_s: float
+    worker: str
+    processor: str
+    """What computed it: another type gives other last digits."""
+
+    @property
+    def number(self) -> int:
+        """The block's."""
+        return self.marker.number
 
 
 @lru_cache(maxsize=4)
 def opened(address: str, options: OpenOptions) -> Denoiser:
     """A denoiser, once a process."""
     return open_denoiser(address, options)
+
+
+class _Clock:
+    """The time since it was last read."""
+
+    def __init__(self) -> None:
+        self.last = perf_counter()
+
+    def lap(self) -> float:
+        now = perf_counter()
+        lap, self.last = now - self.last, now
+        return lap
 
 
 def predict_block(plan: Plan, block: Block) -> BlockReport:
@@ -60,26 +90,47 @@ def predict_block(plan: Plan, block: Block) -> BlockReport:
     OutputError
         When a shard cannot be written.
     """
-    started = perf_counter()
-    tiles = plan.tiles(block)
+    remember(plan.output.store, plan.storage)
+    clock = _Clock()
     box = plan.read_box(block)
-    values = _read(plan, block, box)
-    read = perf_counter()
-    usable = _usable(plan, block, box, values)
-    estimate = denoise_tiles(_denoiser(plan), plan, block, tiles, usable, box)
-    computed = perf_counter()
-    _write(plan, block, as_dtype(estimate, plan.output.dtype), crc32(values.data))
+    values = plan.volume.read(block.t, block.c, box)
+    cells = classify_cells(plan, block, values, box)
+    tiles = tiles_to_run(plan.tiles(block), block.write, cells)
+    _check(plan, block, tiles, values, box)
+    read = clock.lap()
+    with _device:
+        waited = clock.lap()
+        denoiser = opened(plan.denoiser, plan.open_options)
+        out = denoise_tiles(denoiser, plan, block, tiles, values, box, dtype=plan.output.dtype)
+        _fill_cells(denoiser, plan, block, cells, values, box, out)
+    computed = clock.lap()
+    marker = _write(plan, block, out, crc32(values.data))
     return BlockReport(
-        block.number,
-        block.write.size,
-        read - started,
-        computed - read,
-        perf_counter() - computed,
+        marker=marker,
+        voxels=block.write.size,
+        skipped=cells.voxels,
+        read_s=read,
+        wait_s=waited,
+        compute_s=computed,
+        write_s=clock.lap(),
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        processor=processor(plan.device),
     )
 
 
-def _denoiser(plan: Plan) -> Denoiser:
-    return opened(plan.denoiser, OpenOptions(plan.normalisation, plan.device, plan.threads))
+def classify_cells(plan: Plan, block: Block, values: npt.NDArray[Any], box: Box) -> Cells:
+    """What of a block needs no forward pass; see :mod:`n2v_scale.empty`."""
+    mask = plan.foreground
+    return classify(
+        values,
+        box,
+        block.write,
+        cell=plan.output.spatial_chunk,
+        halo=plan.halo,
+        shape=plan.shape,
+        nodata=plan.nodata,
+        outside=None if mask is None else mask.over(block.t, block.c, block.write),
+    )
 
 
 def denoise_tiles(
@@ -87,55 +138,82 @@ def denoise_tiles(
     plan: Plan,
     block: Block,
     tiles: list[TileBoxes],
-    values: npt.NDArray[np.floating[Any]],
+    values: npt.NDArray[Any],
     box: Box,
-) -> npt.NDArray[np.floating[Any]]:
+    *,
+    dtype: str | None = None,
+) -> npt.NDArray[Any]:
     """The estimate for a block's write box, from ``values`` of its read ``box`` (z, y, x).
 
     Every tile is computed whole, also where the block needs only a part of it, so a voxel's value
-    does not depend on the blocks.
+    does not depend on the blocks. What no tile covers is 0. ``dtype`` is the result's; that of the
+    computation, float64 for such ``values`` and else float32, when None.
     """
-    out = np.empty(block.write.shape, values.dtype)
+    working = np.float64 if values.dtype == np.float64 else np.float32
+    out = np.zeros(block.write.shape, dtype or working)
     for tile in tiles:
         region = Region(block.t, block.c, tile.core, plan.shape)
-        estimate = denoiser.denoise(values[tile.data.slices_in(box)], region)
+        data = values[tile.data.slices_in(box)].astype(working)
+        estimate = denoiser.denoise(_filled(plan, block, data), region)
         kept = tile.core.intersect(block.write)
-        out[kept.slices_in(block.write)] = estimate.mean[kept.slices_in(tile.core)]
+        mean = estimate.mean[kept.slices_in(tile.core)]
+        out[kept.slices_in(block.write)] = as_dtype(mean, out.dtype.name)
     return out
 
 
-def _read(plan: Plan, block: Block, box: Box) -> npt.NDArray[Any]:
-    return plan.volume.read(block.t, block.c, box)
+def _fill_cells(
+    denoiser: Denoiser,
+    plan: Plan,
+    block: Block,
+    cells: Cells,
+    values: npt.NDArray[Any],
+    box: Box,
+    out: npt.NDArray[Any],
+) -> None:
+    """Write what needs no forward pass over what tiles left there, whether they ran or not."""
+    for cell in cells.kept:
+        out[cell.slices_in(block.write)] = values[cell.slices_in(box)]
+    for cell, value in cells.constant:
+        response = repeated(constant_response(denoiser, value, block.c), cell)
+        out[cell.slices_in(block.write)] = as_dtype(response, out.dtype.name)
 
 
-def _usable(
-    plan: Plan, block: Block, box: Box, values: npt.NDArray[Any]
-) -> npt.NDArray[np.float32]:
-    """As float32, with NaN and infinity treated as the plan says."""
-    usable = values.astype(np.float32)
-    if plan.on_nan == "keep" or np.isfinite(usable).all():
-        return usable
-    if plan.on_nan == "error":
-        check_finite(usable, box, f"{plan.volume.address}, t={block.t}, c={block.c}")
-    return _filled(plan, block, usable)
+def _check(
+    plan: Plan, block: Block, tiles: list[TileBoxes], values: npt.NDArray[Any], box: Box
+) -> None:
+    """Refuse NaN and infinity where a forward pass would see them, if the plan says so."""
+    if plan.on_nan != "error" or values.dtype.kind != "f":
+        return
+    whole = len(tiles) == len(plan.tiles(block))
+    for part in [box] if whole else [tile.data for tile in tiles]:
+        where = f"{plan.volume.address}, t={block.t}, c={block.c}"
+        check_finite(values[part.slices_in(box)], part, where)
 
 
-def _filled(plan: Plan, block: Block, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _filled(plan: Plan, block: Block, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """NaN and infinity become the channel's mean, which is zero after normalisation."""
+    if plan.on_nan != "fill":
+        return values
     mean = plan.normalisation.offset[block.c] if plan.normalisation else 0.0
-    return np.where(np.isfinite(values), values, np.float32(mean))
+    return np.where(np.isfinite(values), values, values.dtype.type(mean))
 
 
-def _write(plan: Plan, block: Block, values: npt.NDArray[Any], read_checksum: int) -> None:
+def _write(plan: Plan, block: Block, values: npt.NDArray[Any], read_checksum: int) -> Marker:
     spec = plan.output
-    try:
-        checksum = write_box(spec, block.t, block.c, block.write, values)
-        marker = Marker(block.number, checksum, read_checksum)
+    with writing(spec.store, f"block {block.number}"):
+        stored = write_box(spec, block.t, block.c, block.write, values)
+        marker = Marker(block.number, stored.checksum, stored.size, read_checksum)
         Ledger(spec.store, spec.ome_version).mark(spec.path, marker)
+    return marker
+
+
+@contextmanager
+def writing(store: str, what: str) -> Iterator[None]:
+    """Says of an OSError what could not be written."""
+    try:
+        yield
     except OSError as error:
-        raise OutputError(
-            f"{spec.store}: block {block.number} cannot be written: {error}"
-        ) from error
+        raise OutputError(f"{store}: {what} cannot be written: {error}") from error
 
 
 def as_dtype(values: npt.NDArray[np.floating[Any]], dtype: str) -> npt.NDArray[Any]:
@@ -146,82 +224,3 @@ def as_dtype(values: npt.NDArray[np.floating[Any]], dtype: str) -> npt.NDArray[A
     limits = np.iinfo(target)
     rounded: npt.NDArray[Any] = np.rint(values)
     return rounded.clip(limits.min, limits.max).astype(target)
-
-
-def recheck_blocks(plan: Plan, client: Client, progress: Progress) -> int:
-    """Unmark the blocks whose input is no longer what they were made from; returns how many.
-
-    For an input whose files changed since the run began, such as a damaged chunk that was copied
-    again. A block depends on its read box alone, so the others stay.
-
-    Raises
-    ------
-    PlanError
-        When no block's input is what it was: that is another volume.
-    """
-    ledger = Ledger(plan.output.store, plan.output.ome_version)
-    done = ledger.done(plan.output.path)
-    marked = [block for block in plan.iterate() if block.number in done]
-    voxels = sum(block.write.size for block in marked)
-    checks, unreadable = collect(
-        run_window(client, partial(_read_checksum, plan), marked),
-        progress,
-        "checking the input, which changed",
-        voxels,
-        lambda b: b.write.size,
-    )
-    same = {number for number, checksum in checks if done[number].read_checksum == checksum}
-    changed = [number for number in done if number not in same]
-    if marked and not same:
-        raise PlanError(
-            f"{plan.volume.address} is not the volume that {plan.output.store} was begun from: "
-            "--overwrite starts afresh; or choose another name"
-        )
-    log.info("%d blocks changed, of them %d cannot be read", len(changed), len(unreadable))
-    if changed:
-        for level in plan.levels:  # first: a kill in between must not leave an old pyramid marked
-            ledger.unmark(level.array.path)
-    ledger.unmark(plan.output.path, changed)
-    return len(changed)
-
-
-def _read_checksum(plan: Plan, block: Block) -> tuple[int, int]:
-    return block.number, crc32(_read(plan, block, plan.read_box(block)).data)
-
-
-def run_blocks(
-    plan: Plan, client: Client, progress: Progress, *, name: str = "predicting"
-) -> tuple[list[BlockReport], dict[int, str]]:
-    """Every block that is not marked yet; what was done, and the reasons of those that failed."""
-    done = Ledger(plan.output.store, plan.output.ome_version).done(plan.output.path)
-    missing = [block for block in plan.iterate() if block.number not in done]
-    voxels = sum(block.write.size for block in missing)
-    task = partial(predict_block, plan)
-    return collect(
-        run_window(client, task, missing), progress, name, voxels, lambda b: b.write.size
-    )
-
-
-def collect(
-    outcomes: Iterator[Outcome[Any]],
-    progress: Progress,
-    name: str,
-    voxels: int,
-    size: Callable[[Any], int],
-) -> tuple[list[Any], dict[int, str]]:
-    """Drain a window of numbered items into (results, number → reason), showing progress."""
-    results: list[Any] = []
-    failed: dict[int, str] = {}
-    if not voxels:
-        return results, failed
-    with progress.step(name, voxels, "voxel") as bar:
-        for outcome in outcomes:
-            if outcome.error is None:
-                results.append(outcome.result)
-            else:
-                failed[outcome.item.number] = reason(outcome.error)
-            bar.advance(size(outcome.item), f"{len(failed)} failed" if failed else "")
-    return results, failed
-
-
-__all__ = ["BlockReport", "as_dtype", "denoise_tiles", "predict_block", "run_blocks"]

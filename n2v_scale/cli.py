@@ -20,8 +20,9 @@ import click
 
 from n2v_scale._version import __version__
 from n2v_scale.errors import IncompleteError, N2VScaleError
-from n2v_scale.options import FloatTriple, IntTriple, given, selection, storage
-from n2v_scale.progress import Progress, amount_text, clock, progress_for
+from n2v_scale.cli_predict import plan, predict, pyramid, verify
+from n2v_scale.options import FloatTriple, IntTriple, given, remote, selection, storage
+from n2v_scale.shell import say_written, show_progress, volume_of
 
 INTERRUPTED = 130
 TRAIN_HELP = {
@@ -53,6 +54,7 @@ def cli(verbose: int) -> None:
 @click.option("--voxel-size", type=FloatTriple(), help="Micrometers along z,y,x, if not stored.")
 @selection
 @storage
+@remote
 def import_command(source: str, output: str, voxel_size: Any, **options: Any) -> None:
     """Copy any readable volume into a sharded, pyramidal OME-Zarr.
 
@@ -65,14 +67,15 @@ def import_command(source: str, output: str, voxel_size: Any, **options: Any) ->
     """
     from n2v_scale.api import import_volume
 
-    volume = _open(source, options, voxel_size=voxel_size)
-    summary = import_volume(volume, output, progress=_progress(), **given(**options))
-    _say_written(summary)
+    volume = volume_of(source, options, voxel_size=voxel_size)
+    summary = import_volume(volume, output, progress=show_progress(), **given(**options))
+    say_written(summary)
 
 
 @cli.command()
 @click.argument("volume")
 @selection
+@remote
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(volume: str, as_json: bool, **options: Any) -> None:
     """Show what a volume is: axes, shape, voxel type and size, levels, storage.
@@ -83,7 +86,7 @@ def info(volume: str, as_json: bool, **options: Any) -> None:
     """
     from n2v_scale.information import information_text
 
-    opened = _open(volume, options, any_dtype=True)
+    opened = volume_of(volume, options, any_dtype=True)
     click.echo(json.dumps(opened.describe(), indent=2) if as_json else information_text(opened))
 
 
@@ -120,6 +123,7 @@ def info(volume: str, as_json: bool, **options: Any) -> None:
 @click.option("--config", type=click.Path(), help="TOML file with these options.")
 @click.option("--overwrite", is_flag=True, help="Replace a model that exists.")
 @selection
+@remote
 def train(volume: str, output: str, **options: Any) -> None:
     """Train a 3D Noise2Void model on a noisy volume.
 
@@ -132,8 +136,9 @@ def train(volume: str, output: str, **options: Any) -> None:
     """
     from n2v_scale.api import train as train_volume
 
-    opened = _open(volume, options)
-    model = train_volume(opened, output, progress=_progress(), **given(**options))
+    opened = volume_of(volume, options)
+    options.pop("storage_options")
+    model = train_volume(opened, output, progress=show_progress(), **given(**options))
     card = model.card
     held_out = [row["held_out"] for row in card.history if "held_out" in row]
     loss = f"; held-out loss {held_out[0]:.4f} -> {min(held_out):.4f}" if held_out else ""
@@ -141,47 +146,6 @@ def train(volume: str, output: str, **options: Any) -> None:
         f"{output}: {card.method}, {card.network} of {card.parameters:,} parameters, "
         f"{card.training['steps_done']} steps{loss}"
     )
-
-
-@cli.command()
-@click.argument("volume")
-@click.argument("model")
-@click.argument("output")
-@click.option("--block", type=IntTriple(), help="Voxels that one task writes.")
-@click.option("--tile", type=IntTriple(), help="Voxels that one forward pass keeps.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    help="Where to compute. [default: auto]",
-)
-@click.option(
-    "--on-nan",
-    type=click.Choice(["error", "fill"]),
-    help="NaN and infinity: stop, or leave out. [default: error]",
-)
-@click.option("--threads", type=click.IntRange(1), help="Torch threads. Default: from the cores.")
-@click.option("--config", type=click.Path(), help="TOML file with these options.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@selection
-@storage
-def predict(volume: str, model: str, output: str, as_json: bool, **options: Any) -> None:
-    """Denoise a volume with a trained model into a new, pyramidal OME-Zarr.
-
-    Runs block by block on a local Dask cluster. The same command, run again, goes on with what is
-    missing. The halo comes on top of --block and --tile.
-
-    \b
-    Example:
-      n2v-scale predict volume.zarr model.n2v denoised.zarr
-    """
-    from n2v_scale.api import predict as predict_volume
-
-    opened = _open(volume, options)
-    summary = predict_volume(opened, model, output, progress=_progress(), **given(**options))
-    if as_json:
-        click.echo(json.dumps(summary.to_dict()))
-    else:
-        _say_written(summary)
 
 
 @cli.command()
@@ -204,15 +168,15 @@ def evaluate(
     """
     from n2v_scale.api import evaluate as evaluate_volume
 
-    whole = _open(reference, {})
+    whole = volume_of(reference, {})
     both = {
         name: options[name]
         for name, axis in (("channels", whole.channels), ("timepoints", whole.timepoints))
         if len(axis) > 1
     }
-    truth = _open(reference, both)
-    opened = _open(volume, options)
-    result = evaluate_volume(opened, truth, data_range=data_range, progress=_progress())
+    truth = volume_of(reference, both)
+    opened = volume_of(volume, options)
+    result = evaluate_volume(opened, truth, data_range=data_range, progress=show_progress())
     if as_json:
         click.echo(json.dumps(result.to_dict()))
         return
@@ -246,7 +210,7 @@ def simulate(noisy: str, clean: str | None, overwrite: bool, **parameters: Any) 
     """
     from n2v_scale.demo import simulate_volumes
 
-    simulate_volumes(noisy, clean, overwrite=overwrite, progress=_progress(), **parameters)
+    simulate_volumes(noisy, clean, overwrite=overwrite, progress=show_progress(), **parameters)
     click.echo("\n".join(name for name in (noisy, clean) if name))
 
 
@@ -266,8 +230,14 @@ def demo(folder: str, minutes: float, shape: tuple[int, int, int], seed: int) ->
     """
     from n2v_scale.demo import run_demo
 
-    result = run_demo(Path(folder), minutes=minutes, shape=shape, seed=seed, progress=_progress())
+    result = run_demo(
+        Path(folder), minutes=minutes, shape=shape, seed=seed, progress=show_progress()
+    )
     click.echo(result.text())
+
+
+for command in (plan, predict, verify, pyramid):
+    cli.add_command(command)
 
 
 def main() -> None:
@@ -321,32 +291,6 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
     if issubclass(category, InputWarning):
         click.echo(f"warning: {message}", err=True)
-
-
-def _progress() -> Progress:
-    return progress_for(sys.stderr)
-
-
-def _open(address: str, options: dict[str, Any], **more: Any) -> Any:
-    """The volume that the selection options, which are taken out of ``options``, mean."""
-    from n2v_scale.io.open import open_volume
-
-    names = ("axes", "level", "channels", "timepoints", "series")
-    selected: dict[str, Any] = {name: options.get(name) for name in names}
-    for name in names:
-        options.pop(name, None)
-    return open_volume(address, **selected, **more)
-
-
-def _say_written(summary: Any) -> None:
-    if summary.already_finished:
-        click.echo(f"{summary.output}: was finished already, nothing to do")
-        return
-    rate = amount_text(summary.voxels / max(summary.seconds, 1e-9), "voxel")
-    click.echo(
-        f"{summary.output}: {amount_text(summary.computed, 'block')} of {summary.blocks} in "
-        f"{clock(summary.seconds)}, {rate}/s"
-    )
 
 
 if __name__ == "__main__":

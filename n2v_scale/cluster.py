@@ -18,14 +18,14 @@ LOOPBACK = "127.0.0.1"
 
 
 @contextmanager
-def local_client(workers: int) -> Iterator[Client]:
-    """A client of ``workers`` processes on this machine, one task each at a time.
+def local_client(workers: int, *, threads: int = 1) -> Iterator[Client]:
+    """A client of ``workers`` processes on this machine, each with ``threads`` tasks at a time.
 
     TLS with certificates made for this run, every port and dashboard on the loopback address.
     """
     with _client(
         n_workers=workers,
-        threads_per_worker=1,
+        threads_per_worker=threads,
         processes=True,
         memory_limit=MEMORY_LIMIT // workers,
         host=LOOPBACK,

@@ -7,7 +7,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from dask.utils import parse_bytes
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from n2v_scale.errors import ConfigError
 
@@ -19,6 +27,11 @@ OmeVersion = Literal["0.4", "0.5"]
 TABLES = ("train", "predict")
 OnNan = Literal["error", "fill"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def _bytes(value: Any) -> Any:
+    """A number of bytes from a text such as ``16GB`` or ``512MiB``."""
+    return parse_bytes(value) if isinstance(value, str) else value
 
 
 class Settings(BaseModel):
@@ -90,8 +103,17 @@ class PredictSettings(OutputSettings):
     on_nan: OnNan = "error"
     threads: Positive | None = None
     """Torch threads a forward pass; part of what the bytes depend on."""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Of the network's arithmetic; auto takes half precision where it is faster and as good."""
     seed: Seed = 0
     """Of the sample that normalises a volume the model has not seen."""
+    mask: str | None = None
+    """Address of a foreground mask, of any coarser resolution; outside, the input is kept."""
+    nodata: float | None = None
+    """Cells of nothing but this value keep it."""
+    memory: Annotated[int, BeforeValidator(_bytes), Field(gt=0)] | None = None
+    """Bytes that one worker may take, or a text such as ``16GB``."""
+    workers: Positive | None = None
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

@@ -69,6 +69,8 @@ class OpenOptions:
     device: str = "cpu"
     threads: int | None = None
     """Of a forward pass; None leaves torch as it is."""
+    precision: str = "float32"
+    """Of the network's arithmetic: float32, float16 or bfloat16."""
 
 
 class Denoiser(Protocol):
@@ -99,6 +101,10 @@ class Denoiser(Protocol):
 
     def check_fits(self, volume: Volume) -> None:
         """Raise a ModelError when it cannot be applied to ``volume``."""
+
+    @property
+    def base_bytes(self) -> int:
+        """An upper bound of what a worker process holds before its first tile."""
 
     def memory_bytes(self, tile: Shape) -> int:
         """An upper bound of what one call on a tile of this shape allocates."""
@@ -140,6 +146,7 @@ class Identity:
 
     key = IDENTITY
     needs_normalisation = False
+    base_bytes = 2**28
 
     def __init__(self, halo: Halo = NO_HALO, stride: Shape = (1, 1, 1)) -> None:
         self.halo = halo

@@ -104,6 +104,13 @@ class Box:
             as_shape([b + high for b, (_, high) in zip(self.stop, halo, strict=True)]),
         )
 
+    def divide(self, factors: Shape) -> Box:
+        """The box in an array whose voxels are ``factors`` as large, grown to whole voxels."""
+        return Box(
+            as_shape([a // f for a, f in zip(self.start, factors, strict=True)]),
+            as_shape([ceil_div(b, f) for b, f in zip(self.stop, factors, strict=True)]),
+        )
+
     def align(self, multiple: Shape) -> Box:
         """The box grown outwards until both corners are multiples of ``multiple``."""
         return Box(

@@ -63,6 +63,11 @@ class Model:
         parts += [card.receptive_field, card.stride]
         return hashlib.sha256(repr([*parts, card.weights_sha256]).encode()).hexdigest()
 
+    @property
+    def base_bytes(self) -> int:
+        """An upper bound of what a worker process holds before its first tile."""
+        return 2**29
+
     def memory_bytes(self, tile: Shape) -> int:
         """An upper bound of what a forward pass over a padded tile allocates."""
         return self.card.bytes_per_voxel * tile[0] * tile[1] * tile[2]

@@ -142,6 +142,33 @@ def storage(command: Command) -> Command:
     return command
 
 
+class StorageOption(click.ParamType):  # type: ignore[type-arg]
+    """``key=value``."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, str]:
+        """Name and value; the value, which may be a secret, is in no message."""
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = str(value).partition("=")
+        if not key or not equals:
+            self.fail("a storage option is written KEY=VALUE", param, ctx)
+        return key, text
+
+
+def remote(command: Command) -> Command:
+    """How to reach a URL: fsspec's keywords."""
+    return click.option(
+        "--storage-option",
+        "storage_options",
+        type=StorageOption(),
+        multiple=True,
+        callback=lambda _ctx, _param, pairs: dict(pairs),
+        help="For URLs: key=…, secret=…, endpoint_url=…; written nowhere. May be repeated.",
+    )(command)
+
+
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}

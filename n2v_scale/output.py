@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,20 +12,29 @@ from n2v_scale.config import PredictSettings
 from n2v_scale.errors import OutputError, PlanError
 from n2v_scale.geometry import Box
 from n2v_scale.io.ome_metadata import image_attributes, selected_omero
-from n2v_scale.io.stores import inside
+from n2v_scale.io.stores import inside, remember
 from n2v_scale.io.volume import Axis, Level, Volume
+from n2v_scale.io.volume_record import volume_to_dict
 from n2v_scale.io.writer import (
+    PROVENANCE,
     ArraySpec,
     array_exists,
     check_codec,
     create_array,
+    names,
     read_output,
     remove_output,
     set_attributes,
     sweep_partial_files,
 )
 from n2v_scale.ledger import Ledger
-from n2v_scale.plan import Plan, resume_plan
+from n2v_scale.plan import Plan
+from n2v_scale.recovery import damaged_by_size, forget, levels_of
+from n2v_scale.resume import resume_plan
+from n2v_scale.succession import LOCK_FOLDER
+
+BEGUN = {PROVENANCE, "zarr.json", ".zgroup", ".zattrs"}
+"""What a run that was killed at its very beginning may have left."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,12 @@ class Output:
     @property
     def ledger(self) -> Ledger:
         """Its record."""
-        return Ledger(self.plan.output.store, self.plan.output.ome_version)
+        return ledger_of(self.plan)
+
+
+def ledger_of(plan: Plan) -> Ledger:
+    """The record inside the output of ``plan``."""
+    return Ledger(plan.output.store, plan.output.ome_version)
 
 
 def check_place(store: str, volume: Volume) -> None:
@@ -59,68 +72,118 @@ def check_place(store: str, volume: Volume) -> None:
         )
 
 
-def prepare_output(plan: Plan, settings: PredictSettings, *, overwrite: bool) -> Output:
-    """Begin the output of ``plan``, or take up what an earlier run left.
+def check_output(plan: Plan) -> None:
+    """Refuse what cannot become an output, before anything is written there.
 
     Raises
     ------
     OutputError
-        When something else is there, or an output that was begun with other settings.
+        When something else is there.
+    ConfigError
+        When the codec has no such level.
     """
-    store = plan.output.store
-    check_place(store, plan.volume)
+    remember(plan.output.store, plan.storage)
+    check_place(plan.output.store, plan.volume)
     check_codec(plan.output.codec, plan.output.codec_level)
-    if overwrite:
-        remove_output(store)
-    ledger = Ledger(store, plan.output.ome_version)
-    record = ledger.record()
-    if record is not None:
-        plan = resume_plan(record["plan"], plan, settings)
-        sweep_partial_files(store)
-        changed = record["plan"]["input"]["identity"] != plan.volume.identity()
-        if record["complete"]:
-            if changed:
-                raise PlanError(
-                    f"{store} is finished, and its input {plan.volume.address} has changed since: "
-                    "--overwrite starts afresh; or choose another name"
-                )
-            return Output(plan, complete=True)
+    others = names(plan.output.store) - BEGUN
+    if names(f"{plan.output.store}/{plan.output.path}") <= {LOCK_FOLDER.rpartition("/")[2]}:
+        others.discard(plan.output.path)
+    if others and ledger_of(plan).record() is None:
+        raise OutputError(
+            f"{plan.output.store} exists and n2v-scale did not write it (it holds "
+            f"{', '.join(sorted(others)[:3])}): choose another name"
+        )
+
+
+def find_output(plan: Plan, settings: PredictSettings) -> Output | None:
+    """What an earlier run of the same plan left, or None; nothing is written.
+
+    Raises
+    ------
+    PlanError
+        When the output was begun with other settings, or is finished and its input changed.
+    """
+    record = ledger_of(plan).record()
+    if record is None:
+        return None
+    resumed = resume_plan(record["plan"], plan, settings)
+    changed = record["plan"]["input"]["identity"] != plan.volume.identity()
+    if record["complete"] and changed:
+        raise PlanError(
+            f"{plan.output.store} is finished, and its input {plan.volume.address} has changed "
+            "since: --overwrite starts afresh; or choose another name"
+        )
+    return Output(resumed, record["complete"], changed)
+
+
+def begin_output(plan: Plan, settings: PredictSettings) -> Output:
+    """Begin the output of ``plan``, or take up what an earlier run left; the lock is held.
+
+    What workers of a dead driver marked is folded into the ledger, and blocks whose shards are not
+    as they were written are forgotten.
+    """
+    output = find_output(plan, settings)
+    if output is None:
+        output = Output(plan, complete=False)
+        output.ledger.begin(_provenance(plan))
     else:
-        _refuse_foreign(Path(store))
-        changed = False
-        ledger.begin(_provenance(plan))
+        sweep_partial_files(plan.output.store)
+    plan = output.plan
+    for level in levels_of(plan):
+        output.ledger.fold_loose(level.spec.path)
+    damaged = damaged_by_size(plan, output.ledger)
+    if damaged and output.complete:
+        output.ledger.update(complete=False)
+    forget(plan, output.ledger, damaged)
     _create_arrays(plan)
-    return Output(plan, complete=False, input_changed=changed)
+    return replace(output, complete=output.complete and not damaged)
+
+
+def remove_whole(plan: Plan) -> None:
+    """Delete the output of ``plan``; what n2v-scale did not write is refused.
+
+    Raises
+    ------
+    OutputError
+        When something else is there.
+    """
+    if ledger_of(plan).record() is not None:
+        remove_output(plan.output.store)
 
 
 def accept_input(output: Output) -> None:
     """Record the input as it is now, once every block that it changed is unmarked."""
-    output.ledger.begin(_provenance(output.plan))
-
-
-def _refuse_foreign(path: Path) -> None:
-    if path.exists() and (path.is_file() or any(path.iterdir())):
-        raise OutputError(f"{path} exists and n2v-scale did not write it: choose another name")
+    record = output.ledger.record() or {}
+    output.ledger.begin({**record, **_provenance(output.plan)})
 
 
 def _provenance(plan: Plan) -> dict[str, Any]:
-    return {"package_version": __version__, "key": plan.key, "plan": plan.to_dict()}
+    return {
+        "package_version": __version__,
+        "key": plan.key,
+        "plan": plan.to_dict(),
+        "volume": volume_to_dict(plan.volume),
+    }
 
 
 def _create_arrays(plan: Plan) -> None:
-    for spec in [plan.output, *(level.array for level in plan.levels)]:
-        if not array_exists(spec):
-            create_array(spec)
-    write_metadata(plan, plan.volume.omero)
+    missing = [level.spec for level in levels_of(plan) if not array_exists(level.spec)]
+    for spec in missing:
+        create_array(spec)
+    if missing:
+        write_metadata(plan, plan.volume.omero, finished=False)
 
 
-def write_metadata(plan: Plan, omero: dict[str, Any] | None) -> None:
-    """The OME-Zarr attributes: the input's axes, units, scale, translation, channels."""
+def write_metadata(plan: Plan, omero: dict[str, Any] | None, *, finished: bool) -> None:
+    """The OME-Zarr attributes: the input's axes, units, scale, translation, channels.
+
+    Lower levels are listed when they are ``finished``: a viewer would show them black.
+    """
     volume, output = plan.volume, plan.output
     axes = [_selected(volume, name) for name in output.axes]
     attributes = image_attributes(
         axes,
-        _levels(plan, axes),
+        _levels(plan, axes) if finished else _levels(plan, axes)[:1],
         version=output.ome_version,
         name=volume.name,
         omero=selected_omero(omero, volume.channels),
@@ -178,8 +241,9 @@ def finish_output(output: Output) -> None:
     """All levels are written: recompute the display windows and close the record."""
     plan = output.plan
     arrays = [plan.output, *(level.array for level in plan.levels)]
-    write_metadata(plan, _with_windows(plan, arrays[-1]))
-    output.ledger.finish([spec.path for spec in arrays])
+    write_metadata(plan, _with_windows(plan, arrays[-1]), finished=True)
+    sweep_partial_files(plan.output.store, older_than_s=0)  # every block is done: no one writes
+    output.ledger.update(complete=True)
 
 
 def _with_windows(plan: Plan, coarsest: ArraySpec) -> dict[str, Any]:

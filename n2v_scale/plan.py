@@ -15,39 +15,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from itertools import product
-from math import prod
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from n2v_scale.config import PredictSettings
-from n2v_scale.denoiser import Denoiser, Normalisation, TileBoxes, tile_boxes
-from n2v_scale.errors import PlanError
+from n2v_scale.denoiser import Denoiser, Normalisation, OpenOptions, TileBoxes, tile_boxes
+from n2v_scale.foreground import Foreground
 from n2v_scale.geometry import (
     Box,
     Halo,
     Shape,
     as_shape,
     cells_touching,
-    grid_cell,
-    grid_indices,
     grid_shape,
+    round_down,
 )
+from n2v_scale.grids import Block, BlockGrid
+from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.volume import Volume
 from n2v_scale.io.writer import ArraySpec
-from n2v_scale.sizes import storage_shapes, tile_shape
+from n2v_scale.memory import Budget, Sizes
+from n2v_scale.sizes import choose_sizes
 
 PLAN_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Block:
-    """One task: it owns every shard that its write box covers."""
-
-    number: int
-    t: int
-    c: int
-    write: Box
+LEVEL_BLOCK = 256
+"""What one task of a pyramid writes along an axis where nothing is sharded."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +49,14 @@ class PyramidLevel:
     array: ArraySpec
     factors: Shape
     """From the level above, along (z, y, x)."""
+
+    @property
+    def block(self) -> Shape:
+        """What one task writes: a shard, or some chunks where there are none."""
+        spec = self.array
+        if spec.shard != spec.chunk:
+            return spec.spatial_shard
+        return as_shape([max(c, round_down(LEVEL_BLOCK, c)) for c in spec.spatial_chunk])
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,14 @@ class Plan:
     device: str
     threads: int
     on_nan: str
+    precision: str = "float32"
+    """Of the network's arithmetic."""
+    nodata: float | None = None
+    """Cells of nothing but this value keep it."""
+    foreground: Foreground | None = None
+    """Cells outside of it keep the input."""
+    storage: StorageOptions = field(default_factory=StorageOptions, repr=False)
+    """How to reach the output's store; never recorded."""
 
     @property
     def shape(self) -> Shape:
@@ -85,21 +93,34 @@ class Plan:
         return self.volume.spatial_shape
 
     @property
+    def open_options(self) -> OpenOptions:
+        """How a worker opens the denoiser."""
+        return OpenOptions(self.normalisation, self.device, self.threads, self.precision)
+
+    @property
+    def sizes(self) -> Sizes:
+        """Its shapes."""
+        return Sizes(self.output.spatial_chunk, self.output.spatial_shard, self.block, self.tile)
+
+    @property
+    def grid(self) -> BlockGrid:
+        """The blocks of the full resolution."""
+        times, channels = self.volume.shape[:2]
+        return BlockGrid(times, channels, self.shape, self.block)
+
+    def level_grid(self, level: PyramidLevel) -> BlockGrid:
+        """The blocks of a lower resolution."""
+        times, channels = self.volume.shape[:2]
+        return BlockGrid(times, channels, level.array.spatial_shape, level.block)
+
+    @property
     def blocks(self) -> int:
         """How many blocks there are."""
-        times, channels = self.volume.shape[:2]
-        return times * channels * prod(grid_shape(self.shape, self.block))
+        return len(self.grid)
 
     def iterate(self) -> Iterator[Block]:
-        """Every block, in C order of (t, c, z, y, x). Their write boxes partition the volume."""
-        times, channels = self.volume.shape[:2]
-        places = (  # not product(): it would keep every index of the grid
-            (t, c, index)
-            for t, c in product(range(times), range(channels))
-            for index in grid_indices(self.shape, self.block)
-        )
-        for number, (t, c, index) in enumerate(places):
-            yield Block(number, t, c, grid_cell(index, self.block, self.shape))
+        """Every block, in order."""
+        return iter(self.grid)
 
     def tiles(self, block: Block) -> list[TileBoxes]:
         """The tiles that share a voxel with the block's write box, whole."""
@@ -141,8 +162,15 @@ class Plan:
             "normalisation": self.normalisation.to_dict() if self.normalisation else None,
             "device": self.device,
             "threads": self.threads,
+            "precision": self.precision,
             "on_nan": self.on_nan,
+            "nodata": self.nodata,
+            "foreground": self._foreground(),
         }
+
+    def _foreground(self) -> dict[str, str] | None:
+        mask = self.foreground
+        return None if mask is None else {"address": mask.address, "key": mask.key}
 
     @property
     def key(self) -> str:
@@ -158,7 +186,9 @@ def _metadata(volume: Volume) -> str:
 def plan_key(plan: dict[str, Any]) -> str:
     """The key of :meth:`Plan.to_dict`; addresses may change, contents may not."""
     content = json.loads(json.dumps(plan))
-    del content["input"]["address"], content["denoiser"]["address"]
+    for part in ("input", "denoiser", "foreground"):
+        if content[part]:
+            del content[part]["address"]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -173,6 +203,10 @@ def make_plan(
     device: str,
     threads: int,
     identity: str = "",
+    precision: str = "float32",
+    foreground: Foreground | None = None,
+    storage: StorageOptions | None = None,
+    budget: Budget | None = None,
 ) -> Plan:
     """Decide everything about a run.
 
@@ -184,24 +218,27 @@ def make_plan(
         Path of the output.
     identity
         Of the volume's content, as :meth:`Volume.identity` tells; nothing is read here.
+    foreground
+        Outside of it the input is kept.
+    storage
+        How the output's store is reached.
+    budget
+        What a worker may take; decides the sizes that ``settings`` leave open.
 
     Raises
     ------
     PlanError
-        When the asked sizes contradict each other.
+        When the asked sizes contradict each other, or do not fit the budget.
     """
-    shape = volume.spatial_shape
-    chunk, shard, block = storage_shapes(shape, settings)
-    stride = denoiser.stride
-    tile = tile_shape(settings, block, denoiser)
+    sizes = choose_sizes(volume, denoiser, settings, budget or Budget())
     axes = tuple(a for a in "tczyx" if a in {axis.name for axis in volume.axes})
     output = ArraySpec(
         store=store,
         path="0",
         axes=axes,
         shape=_along(axes, volume.shape),
-        chunk=_along(axes, (1, 1, *chunk)),
-        shard=_along(axes, (1, 1, *shard)),
+        chunk=_along(axes, (1, 1, *sizes.chunk)),
+        shard=_along(axes, (1, 1, *sizes.shard)),
         dtype=volume.dtype if settings.dtype == "input" else settings.dtype,
         codec=settings.codec,
         codec_level=settings.codec_level,
@@ -213,15 +250,19 @@ def make_plan(
         denoiser=address,
         denoiser_key=denoiser.key,
         halo=denoiser.halo,
-        stride=stride,
-        tile=tile,
-        block=block,
+        stride=denoiser.stride,
+        tile=sizes.tile,
+        block=sizes.block,
         output=output,
         levels=pyramid_levels(output, volume.voxel_size),
         normalisation=normalisation,
         device=device,
         threads=threads,
         on_nan=settings.on_nan,
+        precision=precision,
+        nodata=settings.nodata,
+        foreground=foreground,
+        storage=storage or StorageOptions(),
     )
 
 
@@ -240,7 +281,7 @@ def pyramid_levels(
     """
     levels: list[PyramidLevel] = []
     current, spacing = output, list(voxel_size)
-    chunk = _spatial(output, output.chunk)
+    chunk = output.spatial_chunk
     while any(n > c for n, c in zip(current.spatial_shape, chunk, strict=True)):
         shape = current.spatial_shape
         finest = min(s for s, n in zip(spacing, shape, strict=True) if n > 1)
@@ -260,85 +301,6 @@ def pyramid_levels(
     return tuple(levels)
 
 
-def _spatial(spec: ArraySpec, values: tuple[int, ...]) -> Shape:
-    return as_shape([values[spec.axes.index(a)] if a in spec.axes else 1 for a in "zyx"])
-
-
 def _replace_spatial(spec: ArraySpec, values: tuple[int, ...], spatial: Shape) -> tuple[int, ...]:
     new = dict(zip("zyx", spatial, strict=True))
     return tuple(new.get(a, v) for a, v in zip(spec.axes, values, strict=True))
-
-
-def resume_plan(stored: dict[str, Any], fresh: Plan, settings: PredictSettings) -> Plan:
-    """The plan of an output that exists, when ``fresh`` asks for the same.
-
-    Whether the input still holds the same voxels is not asked here.
-
-    What was not asked for explicitly is taken from what is stored, so a resume on a machine with
-    other cores or memory goes on with the same bytes.
-
-    Raises
-    ------
-    PlanError
-        That says what differs.
-    """
-    now = json.loads(json.dumps(fresh.to_dict()))
-    differences = []
-    if stored.get("format") != PLAN_FORMAT:
-        differences.append(f"the plan's format ({stored.get('format')}, now {PLAN_FORMAT})")
-    else:
-        differences += _differences(stored, now, settings)
-    if differences:
-        raise PlanError(
-            "the output was begun with other settings: "
-            + "; ".join(differences)
-            + ". Use the same, or --overwrite to start afresh, or another name"
-        )
-    spec: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in stored["output"].items()
-    }
-    output = ArraySpec(**{**spec, "store": fresh.output.store})
-    normalisation = stored["normalisation"]
-    return replace(
-        fresh,
-        tile=as_shape(stored["tile"]),
-        block=as_shape(stored["block"]),
-        output=output,
-        levels=pyramid_levels(output, fresh.volume.voxel_size),
-        normalisation=Normalisation.from_dict(normalisation) if normalisation else None,
-        device=stored["device"],
-        threads=stored["threads"],
-    )
-
-
-def _differences(
-    stored: dict[str, Any], now: dict[str, Any], settings: PredictSettings
-) -> list[str]:
-    def differ(name: str, old: Any, new: Any) -> list[str]:
-        return [] if old == new else [f"{name} was {_short(old)}, now {_short(new)}"]
-
-    found = differ("the input's metadata", stored["input"]["metadata"], now["input"]["metadata"])
-    for key in ("array", "timepoints", "channels"):
-        found += differ(key, stored["input"][key], now["input"][key])
-    found += differ("the model", stored["denoiser"]["key"], now["denoiser"]["key"])
-    if stored["axes"] != now["axes"]:
-        found.append("the voxel size, units or position of the input differ")
-    if stored["on_nan"] != "error":  # no block with NaN was finished: nothing to contradict
-        found += differ("--on-nan", stored["on_nan"], now["on_nan"])
-    for key in ("codec", "codec_level", "ome_version", "dtype"):
-        if key in settings.model_fields_set:
-            found += differ(f"--{key.replace('_', '-')}", stored["output"][key], now["output"][key])
-    for key in ("chunk", "shard"):
-        if getattr(settings, key) is not None:
-            found += differ(f"--{key}", stored["output"][key], now["output"][key])
-    for key in ("tile", "block"):
-        if getattr(settings, key) is not None:
-            found += differ(f"--{key}", stored[key], now[key])
-    if settings.device != "auto":
-        found += differ("--device", stored["device"], now["device"])
-    return found
-
-
-def _short(value: Any) -> str:
-    text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 24 else text[:12] + "…"

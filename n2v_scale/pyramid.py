@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from itertools import product
+import os
+import socket
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from distributed import Client
 
-from n2v_scale.blocks import as_dtype, collect
-from n2v_scale.errors import OutputError
-from n2v_scale.geometry import Box, Shape, as_shape, grid_cell, grid_indices
+from n2v_scale.blocks import BlockReport, as_dtype, writing
+from n2v_scale.geometry import Box, Shape, as_shape
+from n2v_scale.grids import Block
+from n2v_scale.io.storage_options import StorageOptions
+from n2v_scale.io.stores import remember
 from n2v_scale.io.writer import ArraySpec, read_output, write_box
 from n2v_scale.ledger import Ledger, Marker
-from n2v_scale.plan import Plan, PyramidLevel
-from n2v_scale.progress import Progress
-from n2v_scale.window import run_window
-
-
-@dataclass(frozen=True)
-class PyramidBlock:
-    """One shard of one level."""
-
-    number: int
-    t: int
-    c: int
-    write: Box
+from n2v_scale.plan import PyramidLevel
+from n2v_scale.processors import processor
 
 
 def local_mean(values: npt.NDArray[np.float32], factors: Shape) -> npt.NDArray[np.float32]:
@@ -45,65 +35,56 @@ def local_mean(values: npt.NDArray[np.float32], factors: Shape) -> npt.NDArray[n
     return values
 
 
-def pyramid_blocks(level: PyramidLevel, times: int, channels: int) -> Iterator[PyramidBlock]:
-    """Every shard of a level, in C order of (t, c, z, y, x)."""
-    spec = level.array
-    places = (
-        (t, c, index)
-        for t, c in product(range(times), range(channels))
-        for index in grid_indices(spec.spatial_shape, spec.spatial_shard)
-    )
-    for number, (t, c, index) in enumerate(places):
-        write = grid_cell(index, spec.spatial_shard, spec.spatial_shape)
-        yield PyramidBlock(number, t, c, write)
+def shrink_block(
+    source: ArraySpec, level: PyramidLevel, storage: StorageOptions, block: Block
+) -> BlockReport:
+    """Make one block of a level from the level above it: the Dask task.
 
-
-def shrink_block(source: ArraySpec, level: PyramidLevel, block: PyramidBlock) -> int:
-    """Make one shard from the level above: the Dask task; returns its voxels."""
-    above = Box(
-        as_shape([a * f for a, f in zip(block.write.start, level.factors, strict=True)]),
-        as_shape(
-            [
-                min(b * f, n)
-                for b, f, n in zip(
-                    block.write.stop, level.factors, source.spatial_shape, strict=True
-                )
-            ]
-        ),
-    )
-    values = read_output(source, block.t, block.c, above).astype(np.float32)
-    spec = level.array
-    try:
-        mean = as_dtype(local_mean(values, level.factors), spec.dtype)
-        checksum = write_box(spec, block.t, block.c, block.write, mean)
-        Ledger(spec.store, spec.ome_version).mark(spec.path, Marker(block.number, checksum))
-    except OSError as error:
-        raise OutputError(
-            f"{spec.store}: pyramid level {spec.path}, block {block.number} cannot be written: "
-            f"{error}"
-        ) from error
-    return block.write.size
-
-
-def run_pyramid(plan: Plan, client: Client, progress: Progress) -> dict[int, str]:
-    """Every missing block of every level, one level after the other; reasons of those that failed.
-
-    A level is begun when the one above it is whole.
+    Raises
+    ------
+    OutputError
+        When a shard cannot be written.
     """
-    times, channels = plan.volume.shape[:2]
-    source = plan.output
-    for level in plan.levels:
-        spec = level.array
-        done = Ledger(spec.store, spec.ome_version).done(spec.path)
-        blocks = [b for b in pyramid_blocks(level, times, channels) if b.number not in done]
-        _, failed = collect(
-            run_window(client, partial(shrink_block, source, level), blocks),
-            progress,
-            f"pyramid level {spec.path}",
-            sum(block.write.size for block in blocks),
-            lambda block: block.write.size,
-        )
-        if failed:
-            return failed
-        source = spec
-    return {}
+    spec = level.array
+    remember(spec.store, storage)
+    started = perf_counter()
+    with writing(spec.store, f"pyramid level {spec.path}, block {block.number}"):
+        mean = _mean(source, level, block)
+        computed = perf_counter()
+        stored = write_box(spec, block.t, block.c, block.write, mean)
+        marker = Marker(block.number, stored.checksum, stored.size)
+        Ledger(spec.store, spec.ome_version).mark(spec.path, marker)
+    return BlockReport(
+        marker=marker,
+        voxels=block.write.size,
+        skipped=0,
+        read_s=computed - started,
+        wait_s=0.0,
+        compute_s=0.0,
+        write_s=perf_counter() - computed,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        processor=processor("cpu"),
+    )
+
+
+def _mean(source: ArraySpec, level: PyramidLevel, block: Block) -> npt.NDArray[Any]:
+    """The block's voxels, made slab by slab: one row of the source's chunks is in memory."""
+    spec = level.array
+    out = np.empty(block.write.shape, spec.dtype)
+    height = max(1, source.spatial_chunk[0] // level.factors[0])
+    for start in range(block.write.start[0], block.write.stop[0], height):
+        stop = min(start + height, block.write.stop[0])
+        slab = Box((start, *block.write.start[1:]), (stop, *block.write.stop[1:]))
+        values = read_output(source, block.t, block.c, _above(slab, level, source.spatial_shape))
+        mean = local_mean(values.astype(np.float32), level.factors)
+        out[slab.slices_in(block.write)] = as_dtype(mean, spec.dtype)
+    return out
+
+
+def _above(box: Box, level: PyramidLevel, shape: Shape) -> Box:
+    """What ``box`` is the mean of, in the level above, which has ``shape``."""
+    pairs = list(zip(box.stop, level.factors, shape, strict=True))
+    return Box(
+        as_shape([a * f for a, f in zip(box.start, level.factors, strict=True)]),
+        as_shape([min(b * f, n) for b, f, n in pairs]),
+    )

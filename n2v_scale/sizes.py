@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import prod
 
 from n2v_scale.config import PredictSettings
 from n2v_scale.denoiser import Denoiser
 from n2v_scale.geometry import Shape, as_shape, grid_shape, round_up
+from n2v_scale.io.volume import Volume
+from n2v_scale.memory import Budget, Sizes, check_budget, worker_memory
 
 CHUNK = 64
 PLANE_CHUNK = 256
@@ -15,9 +19,16 @@ SHARD = 256
 SMALLEST_SHARD = 128
 """Shards are not made smaller than this to have more blocks."""
 FEWEST_BLOCKS = 8
-TILE = 128
+LARGEST_TILE = 256
+SMALLEST_TILE = 32
+TILE_SHARE = 0.7
+"""Of what a worker may take, at most so much is for the forward pass; the rest is for blocks."""
 TILE_BYTES = 2 * 2**30
-"""What one forward pass may take when the plan chooses the tile."""
+"""What one forward pass may take when nobody said what a worker may."""
+MOST_BLOCK_VOXELS = {"cpu": 2**26, "cuda": 2**30}
+"""A block is lost when its worker dies: some minutes of work, and no more."""
+BLOCKS_A_WORKER = 4
+"""At least so many, so that workers end together."""
 
 
 def storage_shapes(shape: Shape, settings: PredictSettings) -> tuple[Shape, Shape, Shape]:
@@ -75,18 +86,93 @@ def divisor_near(whole: int, wish: int) -> int:
     return below if 4 * below >= wish or below == whole else min(d for d in divisors if d > below)
 
 
-def tile_shape(settings: PredictSettings, block: Shape, denoiser: Denoiser) -> Shape:
-    """The core that one forward pass keeps: as asked, or the largest within the memory."""
-    stride = denoiser.stride
+def choose_sizes(
+    volume: Volume, denoiser: Denoiser, settings: PredictSettings, budget: Budget
+) -> Sizes:
+    """Chunk, shard, block and tile: what was asked for, else the least halo that fits.
+
+    The halo costs computing around a tile and reading around a block, so first the tile is as
+    large as the memory allows, then the block.
+
+    Raises
+    ------
+    PlanError
+        When the smallest sizes, or those that were asked for, need more than a worker has.
+    """
+    dtype = volume.dtype if settings.dtype == "input" else settings.dtype
+
+    def fits(sizes: Sizes) -> bool:
+        limit = budget.memory_bytes
+        memory = worker_memory(volume, denoiser, sizes, dtype, budget.tasks)
+        if limit is None:
+            return settings.tile is not None or memory.tile <= TILE_BYTES
+        room = memory.tile <= TILE_SHARE * limit or settings.tile is not None
+        return room and memory.total <= limit
+
+    smallest = None
+    for chunk, shard, block in _storage_candidates(volume.spatial_shape, settings):
+        for tile in _tiles(settings, block, denoiser.stride):
+            smallest = Sizes(chunk, shard, block, tile)
+            if fits(smallest):
+                if settings.block is not None or budget.memory_bytes is None:
+                    return smallest
+                return _grown(smallest, volume, budget, fits)
+    assert smallest is not None  # there is always one candidate
+    check_budget(volume, denoiser, smallest, dtype, budget)
+    return smallest  # no limit was given, and the smallest tile is over what is usual
+
+
+def _storage_candidates(
+    shape: Shape, settings: PredictSettings
+) -> Iterator[tuple[Shape, Shape, Shape]]:
+    """Chunk, shard and block, the shard halved again and again where nobody asked for one."""
+    chunk, shard, block = storage_shapes(shape, settings)
+    yield chunk, shard, block
+    if settings.block is not None or settings.shard is not None:
+        return
+    while True:
+        axis = max(range(3), key=lambda a: block[a] / chunk[a])
+        half = round_up(-(-block[axis] // 2), chunk[axis])
+        if half == block[axis]:
+            return
+        block = as_shape([half if a == axis else n for a, n in enumerate(block)])
+        yield chunk, block if shard != chunk else chunk, block
+
+
+def _tiles(settings: PredictSettings, block: Shape, stride: Shape) -> Iterator[Shape]:
+    """The cores that one forward pass may keep: as asked, or from large to small."""
     if settings.tile is not None:
-        return as_shape([round_up(t, s) for t, s in zip(settings.tile, stride, strict=True)])
-    tile = [divisor_near(b, TILE) for b in block]
-
-    def padded() -> Shape:
-        pairs = zip(tile, denoiser.halo, stride, strict=True)
-        return as_shape([round_up(n + low + high, s) + s for n, (low, high), s in pairs])
-
-    while denoiser.memory_bytes(padded()) > TILE_BYTES and max(tile) > CHUNK // 2:
+        yield as_shape([round_up(t, s) for t, s in zip(settings.tile, stride, strict=True)])
+        return
+    tile = [divisor_near(b, LARGEST_TILE) for b in block]
+    while True:
+        yield as_shape([round_up(t, s) for t, s in zip(tile, stride, strict=True)])
         axis = max(range(3), key=lambda a: tile[a])
+        if tile[axis] <= SMALLEST_TILE:
+            return
         tile[axis] = -(-tile[axis] // 2)
-    return as_shape([round_up(t, s) for t, s in zip(tile, stride, strict=True)])
+
+
+def _grown(sizes: Sizes, volume: Volume, budget: Budget, fits: Callable[[Sizes], bool]) -> Sizes:
+    """The block doubled along its shortest axis as long as it fits and blocks are enough."""
+    shape = volume.spatial_shape
+    times, channels = volume.shape[:2]
+    most = MOST_BLOCK_VOXELS.get(budget.device, MOST_BLOCK_VOXELS["cpu"])
+    while True:
+        open_axes = [a for a in range(3) if sizes.block[a] < shape[a]]
+        for axis in sorted(open_axes, key=lambda a: sizes.block[a]):
+            doubled = [b * 2 if a == axis else b for a, b in enumerate(sizes.block)]
+            block = as_shape(
+                [
+                    min(b, round_up(n, s))
+                    for b, n, s in zip(doubled, shape, sizes.shard, strict=True)
+                ]
+            )
+            larger = replace(sizes, block=block)
+            count = times * channels * prod(grid_shape(shape, block))
+            enough = count >= max(FEWEST_BLOCKS, BLOCKS_A_WORKER * budget.workers)
+            if enough and prod(block) <= most and fits(larger):
+                sizes = larger
+                break
+        else:
+            return sizes

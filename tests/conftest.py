@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -15,6 +22,19 @@ from distributed import Client
 from n2v_scale.cluster import thread_client
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
+
+
+class S3(NamedTuple):
+    """An S3 service on the loopback, with one bucket."""
+
+    endpoint: str
+    bucket: str
+    options: dict[str, Any]
+
+    def url(self, name: str) -> str:
+        """An address that no other test has."""
+        return f"s3://{self.bucket}/{uuid4().hex[:8]}/{name}"
+
 
 TYPES = {"t": "time", "c": "channel"}
 
@@ -27,6 +47,42 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images: {folder} is no folder (set N2V_SCALE_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A real S3 service, in a process of its own; the credentials are good for nothing else."""
+    for package in ("moto", "s3fs"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install 'n2v-scale[test]'")
+    from n2v_scale.io.stores import close_connections
+
+    log = tmp_path_factory.mktemp("s3") / "server.log"
+    command = [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out) as server:
+        try:
+            endpoint = served_at(server, log)
+            options = {
+                "key": "AKIDTESTTESTTEST",
+                "secret": "test/S3CR3T+only",
+                "endpoint_url": endpoint,
+                "client_kwargs.region_name": "us-east-1",
+            }
+            bucket = urllib.request.Request(f"{endpoint}/images", method="PUT")
+            urllib.request.urlopen(bucket).close()
+            yield S3(endpoint, "images", options)
+        finally:
+            close_connections()
+            server.terminate()
+
+
+def served_at(server: subprocess.Popen[bytes], log: Path) -> str:
+    """The address that a server has chosen and written to its log, as soon as it stands there."""
+    while server.poll() is None:
+        if found := re.search(r"Running on (http://[\d.]+:\d+)", log.read_text()):
+            return found[1]
+        time.sleep(0.05)
+    pytest.fail(f"the S3 server did not start: {log.read_text()}")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,27 @@ from hypothesis import strategies as st
 
 import n2v_scale.blocks as blocks_module
 from n2v_scale.api import train
-from n2v_scale.blocks import as_dtype, denoise_tiles, predict_block, run_blocks
+from n2v_scale.blocks import as_dtype, denoise_tiles, predict_block
 from n2v_scale.config import PredictSettings
 from n2v_scale.denoiser import IDENTITY, Denoiser, Identity, Normalisation, OpenOptions
 from n2v_scale.errors import InputError, OutputError
+from n2v_scale.events import Events
 from n2v_scale.geometry import NO_HALO, Box, Shape, padded_shape, round_up
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
 from n2v_scale.io.writer import read_output
 from n2v_scale.ledger import Ledger
+from n2v_scale.levels import Driver, LevelTotals, run_level
+from n2v_scale.lock import driver_lock
 from n2v_scale.model import Model
 from n2v_scale.nets import NetworkConfig
 from n2v_scale.nets.filter_unet import FilterUNetConfig
 from n2v_scale.nets.unet import UNetConfig
-from n2v_scale.output import prepare_output
+from n2v_scale.output import begin_output, check_output
 from n2v_scale.plan import Plan, make_plan
 from n2v_scale.progress import NoProgress
+from n2v_scale.recovery import levels_of
+from n2v_scale.window import Crew
 
 CONSTANTS = Normalisation((100.0, 50.0), (10.0, 20.0))
 HERE = Path(__file__).parent
@@ -65,9 +70,31 @@ def plan_for(
     return replace(plan, on_nan=on_nan)
 
 
+def begin(plan: Plan, **options: Any) -> None:
+    check_output(plan)
+    begin_output(plan, PredictSettings(**options))
+
+
+def run_missing(plan: Plan, client: Client) -> LevelTotals:
+    """What is missing of the full resolution, on a cluster."""
+    totals, ledger = LevelTotals(), Ledger(plan.output.store, "0.5")
+    missing = ~ledger.done("0", plan.blocks)
+    with driver_lock(plan.output.store) as lock:
+        driver = Driver(Crew(client), ledger, lock, NoProgress(), Events())
+        task = partial(predict_block, plan)
+        run_level(driver, task, levels_of(plan)[0], missing, totals, name="test")
+    return totals
+
+
+def done(plan: Plan) -> list[int]:
+    ledger = Ledger(plan.output.store, "0.5")
+    ledger.fold_loose("0")
+    return ledger.done("0", plan.blocks).nonzero()[0].tolist()
+
+
 def run_all(plan: Plan, **options: Any) -> np.ndarray:
     """Prepare the output, compute every block here, and read all of it: (t, c, z, y, x)."""
-    prepare_output(plan, PredictSettings(**options), overwrite=False)
+    begin(plan, **options)
     for block in plan.iterate():
         predict_block(plan, block)
     array = zarr.open_array(plan.output.store, path="0", mode="r")[...]
@@ -430,12 +457,11 @@ def test_a_chunk_that_cannot_be_decoded_is_the_end_of_one_block(
     volume = write_plain(tmp_path / "v.zarr", image, chunks=(2, 8, 8))
     (tmp_path / "v.zarr/c/3/0/0").write_bytes(b"garbage")
     plan = plan_for(volume, Identity(), store=str(tmp_path / "o.zarr"), block=(2, 8, 8))
-    prepare_output(plan, PredictSettings(), overwrite=False)
-    reports, failed = run_blocks(plan, client, NoProgress())
-    assert list(failed) == [3]
-    assert "(6, 0, 0)" in failed[3]
-    assert sorted(r.number for r in reports) == [0, 1, 2, 4, 5]
-    assert sorted(Ledger(plan.output.store, "0.5").done("0")) == [0, 1, 2, 4, 5]
+    begin(plan)
+    totals = run_missing(plan, client)
+    assert (totals.computed, totals.failures, list(totals.failed)) == (5, 1, [3])
+    assert "(6, 0, 0)" in totals.failed[3]
+    assert done(plan) == [0, 1, 2, 4, 5]
     for block in plan.iterate():
         written = read_output(plan.output, 0, 0, block.write)
         if block.number == 3:
@@ -449,7 +475,7 @@ def test_a_full_disk_is_named_and_leaves_no_marker(
 ) -> None:
     volume = write_plain(tmp_path / "v.zarr", image_of((4, 8, 8)))
     plan = plan_for(volume, Identity(), store=str(tmp_path / "o.zarr"))
-    prepare_output(plan, PredictSettings(), overwrite=False)
+    begin(plan)
 
     def full(*_: Any) -> int:
         raise OSError(28, "No space left on device")
@@ -457,13 +483,13 @@ def test_a_full_disk_is_named_and_leaves_no_marker(
     monkeypatch.setattr(blocks_module, "write_box", full)
     with pytest.raises(OutputError, match=r"block 0 cannot be written: .*No space left"):
         predict_block(plan, next(plan.iterate()))
-    assert Ledger(plan.output.store, "0.5").done("0") == {}
+    assert done(plan) == []
 
 
 def test_the_marker_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = write_plain(tmp_path / "v.zarr", image_of((4, 8, 8)))
     plan = plan_for(volume, Identity(), store=str(tmp_path / "o.zarr"))
-    prepare_output(plan, PredictSettings(), overwrite=False)
+    begin(plan)
     seen = []
     mark = Ledger.mark
 
@@ -486,7 +512,7 @@ def test_a_block_computed_again_writes_the_same_bytes(tmp_path: Path, tiny_model
         normalisation=CONSTANTS,
         block=(8, 10, 20),
     )
-    prepare_output(plan, PredictSettings(), overwrite=False)
+    begin(plan)
     states = []
     for _ in range(2):
         for block in plan.iterate():
@@ -494,21 +520,21 @@ def test_a_block_computed_again_writes_the_same_bytes(tmp_path: Path, tiny_model
         files = sorted(Path(plan.output.store).rglob("*"))
         states.append({f: f.read_bytes() for f in files if f.is_file()})
     assert states[0] == states[1]
-    assert len(Ledger(plan.output.store, "0.5").done("0")) == 2
+    assert done(plan) == [0, 1]
 
 
 def test_only_missing_blocks_are_computed(tmp_path: Path, client: Client) -> None:
     volume = write_plain(tmp_path / "v.zarr", image_of((12, 8, 8)))
     plan = plan_for(volume, Identity(), store=str(tmp_path / "o.zarr"), block=(2, 8, 8))
-    prepare_output(plan, PredictSettings(), overwrite=False)
+    begin(plan)
     for number, block in zip(count(), plan.iterate(), strict=False):
         if number in (1, 4):
             predict_block(plan, block)
-    reports, failed = run_blocks(plan, client, NoProgress())
-    assert sorted(r.number for r in reports) == [0, 2, 3, 5]
-    assert not failed
-    assert sum(r.voxels for r in reports) == 4 * 2 * 8 * 8
-    assert run_blocks(plan, client, NoProgress()) == ([], {})
+    assert done(plan) == [1, 4]
+    totals = run_missing(plan, client)
+    assert (totals.computed, totals.failures, totals.voxels) == (4, 0, 4 * 2 * 8 * 8)
+    assert done(plan) == [0, 1, 2, 3, 4, 5]
+    assert run_missing(plan, client) == LevelTotals()
 
 
 def test_tiles_at_a_face_see_zeros_past_the_end_and_nothing_else(

@@ -20,11 +20,11 @@ from ome_zarr.reader import Reader
 import n2v_scale
 from n2v_scale.api import import_volume, plan_prediction, predict
 from n2v_scale.errors import ConfigError, OutputError, PlanError
+from n2v_scale.execution import Summary
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
-from n2v_scale.io.writer import get_attributes, keys_under
+from n2v_scale.io.writer import get_attributes
 from n2v_scale.ledger import Ledger
-from n2v_scale.prediction import Summary
 
 SHAPE = (2, 3, 6, 20, 24)
 SCALE = (3.0, 1.0, 2.0, 0.5, 0.25)
@@ -304,16 +304,17 @@ def test_an_output_says_where_it_comes_from(
     assert record["plan"]["denoiser"]["address"] == str(model)
     assert record["plan"]["tile"] == [4, 8, 8]
     assert record["plan"]["normalisation"] == plan.normalisation.to_dict()
-    levels = multiscale_of(tmp_path / "o.zarr")["datasets"]
-    assert list(record["checksums"]) == [level["path"] for level in levels]
-    assert len(record["checksums"]["0"]) == summary.blocks == plan.blocks
+    assert record["complete"]
+    assert Ledger(str(tmp_path / "o.zarr"), "0.5").done("0", plan.blocks).all()
+    assert summary.blocks == plan.blocks
 
 
 # Resuming
 
 
-def markers(path: Path, level: str) -> list[Path]:
-    return [path / key for key in keys_under(str(path), f"n2v_scale/ledger/{level}")]
+def forget(path: Path, level: str, numbers: list[int] | None) -> None:
+    """As if these blocks had never been done."""
+    Ledger(str(path), "0.5").unmark(level, numbers)
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -325,15 +326,8 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def unfinish(path: Path) -> None:
-    """As it was just before the end: every marker there, the record open."""
-    ledger = Ledger(str(path), "0.5")
-    record = ledger.record() or {}
-    for level, checksums in record.pop("checksums").items():
-        for number, checksum in enumerate(checksums):
-            key = path / f"n2v_scale/ledger/{level}/{number:08d}.json"
-            key.parent.mkdir(parents=True, exist_ok=True)
-            key.write_text(json.dumps({"number": number, "checksum": checksum}))
-    ledger.begin({k: v for k, v in record.items() if k != "complete"})
+    """As it was just before the end: every block done, the record open."""
+    Ledger(str(path), "0.5").update(complete=False)
 
 
 def test_a_resume_computes_what_has_no_marker(
@@ -344,9 +338,8 @@ def test_a_resume_computes_what_has_no_marker(
     assert first.computed == first.blocks > 10
     before = contents(path)
     unfinish(path)
-    for marker in markers(path, "0")[3:6] + markers(path, "1")[:1]:
-        marker.unlink()
-    assert [marker.name for marker in markers(path, "0")[3:4]] == ["00000006.json"]
+    forget(path, "0", [3, 4, 5])
+    forget(path, "1", [0])
     (path / "0/c/0/1/0/1/0").write_bytes(b"torn")  # block 4's
     (path / "0/c/0/1/0/2/0").unlink()
     half = path / "0/c/0/1/0/2/0.77.partial"
@@ -366,8 +359,7 @@ def test_a_finished_output_is_left_alone(
 ) -> None:
     copy(volume)
     before = {f: f.stat().st_mtime_ns for f in (tmp_path / "o.zarr").rglob("*") if f.is_file()}
-    monkeypatch.setattr("n2v_scale.prediction.run_blocks", pytest.fail)
-    monkeypatch.setattr("n2v_scale.prediction.run_pyramid", pytest.fail)
+    monkeypatch.setattr("n2v_scale.execution.run_level", pytest.fail)
     summary = copy(volume)
     assert summary.computed == 0
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "o.zarr").rglob("*") if f.is_file()} == (
@@ -381,7 +373,7 @@ def test_a_resume_without_the_storage_options_takes_the_stored_ones(
     copy(volume, codec="gzip", dtype="float32")
     before = contents(tmp_path / "o.zarr")
     unfinish(tmp_path / "o.zarr")
-    markers(tmp_path / "o.zarr", "0")[0].unlink()
+    forget(tmp_path / "o.zarr", "0", [0])
     assert import_volume(volume, tmp_path / "o.zarr", client=client).computed == 1
     assert contents(tmp_path / "o.zarr") == before
 
@@ -394,8 +386,7 @@ def test_arrays_that_are_missing_are_created(
     before = contents(tmp_path / "o.zarr")
     unfinish(tmp_path / "o.zarr")
     for level in "012":
-        for marker in markers(tmp_path / "o.zarr", level):
-            marker.unlink()
+        forget(tmp_path / "o.zarr", level, None)
         for file in (tmp_path / "o.zarr" / level).rglob("*"):
             if file.is_file():
                 file.unlink()

@@ -19,7 +19,7 @@ from n2v_scale.geometry import Shape
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
 from n2v_scale.plan import PyramidLevel, pyramid_levels
-from n2v_scale.pyramid import local_mean, pyramid_blocks
+from n2v_scale.pyramid import local_mean
 
 FACTORS = list(itertools.product([1, 2], repeat=3))
 
@@ -141,7 +141,7 @@ def test_the_blocks_of_a_level_cover_it_once(
     levels: tuple[PyramidLevel, ...] = pyramid_levels(plan.output, volume.voxel_size)
     for level in levels:
         owners = np.zeros((2, 2, *level.array.spatial_shape), int)
-        blocks = list(pyramid_blocks(level, 2, 2))
+        blocks = list(plan.level_grid(level))
         for block in blocks:
             owners[(block.t, block.c, *block.write.slices)] += 1
         assert (owners == 1).all()

@@ -27,8 +27,35 @@ def double(item: int) -> int:
 
 
 def odd_fails(item: int) -> int:
+    started.append(item)
     if item % 2:
         raise InputError(f"block {item} is odd")
+    return item
+
+
+def fails_twice(item: int) -> int:
+    started.append(item)
+    if item in (3, 7) and started.count(item) < 3:
+        raise OSError(f"no {item} yet")
+    return item
+
+
+def fails_from_ten(item: int) -> int:
+    started.append(item)
+    if item >= 10:
+        raise ValueError(f"no {item}")
+    return item
+
+
+def unreadable_to_sixty(item: int) -> int:
+    if 0 <= item < 60:
+        raise InputError(f"no {item}")
+    return item
+
+
+def most_fail(item: int) -> int:
+    if item % 8:
+        raise ValueError(f"no {item}")
     return item
 
 
@@ -109,6 +136,44 @@ def test_when_the_first_ones_fail_and_none_succeeds_it_stops(client: Client) -> 
     with pytest.raises(ClusterError, match=r"every block fails: ValueError: no [0-9]"):
         list(run_window(client, fails, range(1000)))
     assert len(started) <= 2 + 2 * WINDOW
+
+
+def test_what_fails_once_or_twice_is_tried_again(client: Client) -> None:
+    outcomes = {o.item: o for o in run_window(client, fails_twice, range(12))}
+    assert set(outcomes) == set(range(12))
+    assert all(o.result == o.item for o in outcomes.values())
+    assert {i for i, o in outcomes.items() if o.attempts == 3} == {3, 7}
+    assert all(o.attempts == 1 for i, o in outcomes.items() if i not in (3, 7))
+
+
+def test_what_fails_three_times_is_set_aside(client: Client) -> None:
+    outcomes = {o.item: o for o in run_window(client, odd_fails, [0, 2, *range(4, 20)])}
+    assert {o.attempts for i, o in outcomes.items() if i % 2} == {3}
+    assert {o.attempts for i, o in outcomes.items() if i % 2 == 0} == {1}
+
+
+def test_a_failing_item_waits_for_the_others(client: Client) -> None:
+    list(run_window(client, odd_fails, [0, 1, *range(2, 30, 2)]))
+    assert started[-2:] == [1, 1]
+    assert started.index(28) < len(started) - 2
+
+
+def test_a_long_row_of_failures_stops(client: Client) -> None:
+    window = run_window(client, fails_from_ten, range(10_000))
+    with pytest.raises(ClusterError, match=r"every block fails now: ValueError: no [0-9]+"):
+        list(window)
+    assert max(started) < 10 + 2 * 16 + 2 * WINDOW
+
+
+def test_a_row_of_damaged_input_goes_on(client: Client) -> None:
+    outcomes = list(run_window(client, unreadable_to_sixty, range(-1, 80)))
+    assert sum(o.error is not None for o in outcomes) == 60
+
+
+def test_a_row_of_failures_with_successes_between_does_not(client: Client) -> None:
+    outcomes = list(run_window(client, most_fail, range(200)))
+    assert len(outcomes) == 200
+    assert sum(o.error is None for o in outcomes) == 25
 
 
 def test_two_failures_are_not_enough_to_stop(client: Client) -> None:

@@ -14,7 +14,7 @@ import zarr
 
 from n2v_scale.errors import InputError
 from n2v_scale.io.planes import Planes
-from n2v_scale.io.stores import Location, open_store
+from n2v_scale.io.stores import Location, StorageOptions, open_store, options_for
 from n2v_scale.io.tiff import open_series
 
 _quiet_lock = Lock()
@@ -54,12 +54,16 @@ def open_zarr(location: Location) -> zarr.Array[Any] | zarr.Group:
     with quiet():
         try:
             return zarr.open_array(store=store, path=location.path, mode="r")
+        except InputError:  # the store cannot be reached, and says why
+            raise
         except Exception as exc:  # a foreign document can fail in any way
             array_error = exc
         try:
             return zarr.open_group(
                 store=store, path=location.path, mode="r", use_consolidated=False
             )
+        except InputError:
+            raise
         except Exception as group_error:
             # FileNotFoundError: zarr found no document of that type
             causes = [e for e in (array_error, group_error) if not isinstance(e, FileNotFoundError)]
@@ -82,15 +86,18 @@ def open_zarr_array(location: Location) -> zarr.Array[Any]:
 def opened_array(kind: str, address: str, path: str, digest: str) -> ArrayLike:
     """The array, opened on first use in this process.
 
-    ``digest`` is a checksum of the array's metadata: an array that was replaced is opened again.
+    ``digest`` is a checksum of the array's metadata: an array that was replaced is opened again,
+    and so is one whose storage options are others now.
     """
-    return _open(kind, address, path, digest, os.getpid())
+    return _open(kind, address, path, digest, os.getpid(), options_for(address))
 
 
 @lru_cache(maxsize=64)
-def _open(kind: str, address: str, path: str, digest: str, pid: int) -> ArrayLike:
+def _open(
+    kind: str, address: str, path: str, digest: str, pid: int, options: StorageOptions
+) -> ArrayLike:
     # the process is part of the key: a forked child must not share a file position
-    del digest, pid
+    del digest, pid, options
     if kind == "zarr":
         return cast("ArrayLike", open_zarr_array(Location(address, path)))
     if kind == "tiff":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,16 @@ from n2v_scale.errors import InputError
 from n2v_scale.io.axes import check_names
 from n2v_scale.io.omezarr import zarr_volume
 from n2v_scale.io.planes import tiff_files
-from n2v_scale.io.stores import METADATA_NAMES, is_node, is_url, locate, normalise
+from n2v_scale.io.stores import (
+    METADATA_NAMES,
+    StorageOptions,
+    is_node,
+    is_url,
+    locate,
+    normalise,
+    options_for,
+    remember,
+)
 from n2v_scale.io.tiff import is_tiff
 from n2v_scale.io.tiff_volume import planes_volume, tiff_volume
 from n2v_scale.io.transforms import scale_and_translation
@@ -30,6 +39,7 @@ def open_volume(
     series: int | None = None,
     voxel_size: tuple[float, float, float] | None = None,
     any_dtype: bool = False,
+    storage_options: StorageOptions | Mapping[str, Any] | None = None,
 ) -> Volume:
     """The image at ``address``; nothing of it is read but its metadata.
 
@@ -51,6 +61,11 @@ def open_volume(
         Scale along (z, y, x) to use instead of the stored one; micrometers where no unit is known.
     any_dtype
         Also accept voxel types that can be looked at but not denoised.
+    storage_options
+        What the store behind a URL needs to know, as fsspec names it: ``key``, ``secret``,
+        ``endpoint_url``, ``anon``, ... The volume takes them along to every process that reads it;
+        they are never shown. Default: what was remembered for the address, or else what the
+        store's own package finds in the environment.
 
     Returns
     -------
@@ -62,6 +77,8 @@ def open_volume(
     InputError
         When there is no image, when it cannot be understood, or when there is no such level,
         channel, time point or series; the message lists what exists.
+    ConfigError
+        When a storage option is no option.
 
     Warns
     -----
@@ -69,6 +86,7 @@ def open_volume(
         When the metadata is odd and something had to be assumed.
     """
     where = normalise(address)
+    remember(where, StorageOptions.of(storage_options))
     if axes is not None:
         axes = axes.lower()
         check_names(tuple(axes), len(axes), f"axes={axes!r}")
@@ -82,6 +100,7 @@ def open_volume(
         volume,
         channels=_select("channel", channels, volume.channels, volume),
         timepoints=_select("time point", timepoints, volume.timepoints, volume),
+        storage=options_for(volume.address),
     )
     return volume if voxel_size is None else with_voxel_size(volume, voxel_size)
 

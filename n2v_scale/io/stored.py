@@ -9,15 +9,21 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import zarr
+from zarr.core.sync import sync
 
+from n2v_scale.errors import InputError
 from n2v_scale.io.arrays import open_zarr_array
+from n2v_scale.io.connections import CONCURRENCY, gathered
 from n2v_scale.io.planes import plane_files
-from n2v_scale.io.stores import Location, filesystem, is_url, read_document
+from n2v_scale.io.remote import RemoteStore
+from n2v_scale.io.remote_errors import MISSING
+from n2v_scale.io.stores import Location, is_url, read_document
 
 SAMPLES = 256
 """How many stored chunks are looked at."""
@@ -75,14 +81,35 @@ def _chunk_states(location: Location) -> Iterator[Any]:
     grid = _grid(array)
     total = prod(grid)
     found = 0
-    for number in random.Random(total).sample(range(total), min(_TRIES, total)):
-        key = "/".join(p for p in (location.path, _key(array, _index(number, grid))) if p)
-        remote = is_url(location.root)
-        state = _remote_state(location.root, key) if remote else _file_state(location.root, key)
+    numbers = random.Random(total).sample(range(total), min(_TRIES, total))
+    folder = f"{location.path}/" if location.path else ""
+    keys = (f"{folder}{_key(array, _index(number, grid))}" for number in numbers)
+    for number, state in zip(numbers, _key_states(location.root, keys), strict=True):
         yield [number, state]
         found += bool(state)
         if found == SAMPLES:
             return
+
+
+def _key_states(root: str, keys: Iterator[str]) -> Iterator[list[Any]]:
+    """What is known of each key, looked up as it is asked for, or some at once where that is far.
+
+    Empty where there is no such key.
+    """
+    if not is_url(root):
+        yield from (_file_state(root, key) for key in keys)
+        return
+    store = RemoteStore(root, error=InputError, read_only=True)
+    while batch := list(islice(keys, CONCURRENCY)):
+        yield from sync(gathered(_remote_state(store, key) for key in batch))
+
+
+async def _remote_state(store: RemoteStore, key: str) -> list[str]:
+    try:
+        info = await store.info(key)
+    except MISSING:
+        return []
+    return [str(info.get(name)) for name in ("size", "ETag", "etag", "LastModified", "mtime")]
 
 
 def _documents(location: Location) -> list[str]:
@@ -115,15 +142,6 @@ def _file_state(folder: str | Path, name: str = "") -> list[int]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [state.st_size, state.st_mtime_ns]
-
-
-def _remote_state(root: str, key: str) -> list[str]:
-    fs, path = filesystem(root)
-    try:
-        info = fs.info(f"{path}/{key}")
-    except FileNotFoundError:
-        return []
-    return [str(info.get(name)) for name in ("size", "ETag", "etag", "LastModified", "mtime")]
 
 
 def _checksum(content: Any) -> str:

@@ -1,12 +1,11 @@
-"""From an address to a zarr store that is read from.
+"""From an address to a zarr store.
 
-An address is a path (``~`` is expanded) or a URL. A path may lead into a zarr hierarchy, also into
-a zipped one; the hierarchy's root is then found, so that metadata of the parents is seen.
+An address is a path (``~`` is expanded) or a URL. It may lead into a zarr hierarchy, also into a
+zipped one; the hierarchy's root is then found, so that metadata of the parents is seen.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import zipfile
 from dataclasses import dataclass
@@ -15,12 +14,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from zarr.storage import FsspecStore, LocalStore, ZipStore
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, ZipStore
 
-from n2v_scale.errors import InputError
+from n2v_scale.errors import InputError, OutputError
+from n2v_scale.io.connections import (
+    close_connections,
+    filesystem,
+    gathered,
+    options_for,
+    remember,
+    replaces_in_one_step,
+)
+from n2v_scale.io.remote import RemoteStore
+from n2v_scale.io.remote_errors import explained, refuse_credentials
+from n2v_scale.io.storage_options import StorageOptions
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
+
+__all__ = [
+    "METADATA_NAMES",
+    "Location",
+    "StorageOptions",
+    "close_connections",
+    "inside",
+    "is_node",
+    "is_url",
+    "locate",
+    "normalise",
+    "open_store",
+    "options_for",
+    "output_store",
+    "read_document",
+    "remember",
+]
 
 METADATA_NAMES = ("zarr.json", ".zarray", ".zgroup")
 """What makes a folder a node of a zarr hierarchy."""
@@ -52,13 +80,19 @@ def is_url(address: str) -> bool:
 def normalise(address: str | os.PathLike[str]) -> str:
     """``address`` as an absolute path, or as a URL without a slash at its end.
 
+    Raises
+    ------
+    InputError
+        When it is empty, or a URL that holds credentials.
+
     >>> normalise("file:///data/image.zarr/")
     '/data/image.zarr'
     """
     text = os.fspath(address)
-    if text.startswith("file:"):
+    if text.startswith(("file:", "local:")):
         text = unquote(urlsplit(text).path)
     if is_url(text):
+        refuse_credentials(text)
         return text.rstrip("/")
     if not text:
         raise InputError("the address is empty: give a path or a URL")
@@ -68,7 +102,7 @@ def normalise(address: str | os.PathLike[str]) -> str:
 def locate(address: str) -> Location:
     """The root of the zarr hierarchy that ``address`` (normalised) leads into, and the rest."""
     if is_url(address):
-        return _split(address, [p for p in _url_ancestors(address) if _is_remote_node(p)])
+        return _locate_remote(address)
     path = Path(address)
     archive = next((p for p in (path, *path.parents) if p.is_file()), None)
     if archive is not None:
@@ -86,7 +120,7 @@ def is_node(folder: Path) -> bool:
 def open_store(root: str) -> Store:
     """The store at ``root``, for reading."""
     if is_url(root):
-        return _open_remote(root)
+        return RemoteStore(root, error=InputError, read_only=True)
     if Path(root).is_dir():
         return LocalStore(root, read_only=True)
     if not Path(root).exists():
@@ -97,16 +131,31 @@ def open_store(root: str) -> Store:
         raise InputError(f"{root} is not a readable zip file: {exc}") from exc
 
 
+def output_store(address: str, *, read_only: bool = False) -> LocalStore | RemoteStore:
+    """The store at ``address``, a path or a URL, that an output is written to.
+
+    Raises
+    ------
+    OutputError
+        When it is to be written to, and what is behind the URL cannot replace a key in one step.
+    """
+    if not is_url(address):
+        return LocalStore(address, read_only=read_only)
+    if not (read_only or replaces_in_one_step(address)):
+        raise OutputError(
+            f"{address} can be read from but not written to, as {address.partition('://')[0]} "
+            "cannot replace a file in one step: use an object store (s3, gs, abfs) or a folder, "
+            "such as one that the server is mounted at"
+        )
+    return RemoteStore(address, error=OutputError, read_only=read_only)
+
+
 def read_document(location: Location, name: str) -> bytes | None:
     """The bytes of a metadata document beside a node, or None when there is none."""
     key = "/".join(_parts(location.path, name))
     if is_url(location.root):
-        fs, path = filesystem(location.root)
-        try:
-            content: bytes = fs.cat_file(f"{path}/{key}")
-        except FileNotFoundError:
-            return None
-        return content
+        value = sync(RemoteStore(location.root, error=InputError, read_only=True).get(key))
+        return None if value is None else value.to_bytes()
     if Path(location.root).is_dir():
         file = Path(location.root, key)
         return file.read_bytes() if file.is_file() else None
@@ -128,29 +177,27 @@ def inside(path: str | os.PathLike[str], address: str | os.PathLike[str]) -> boo
     return Path(inner).resolve().is_relative_to(Path(outer).resolve())
 
 
-def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of ``url``, and the path of ``url`` on it."""
+def _locate_remote(url: str) -> Location:
+    """See :func:`locate`; what was remembered for ``url`` is remembered for the root."""
+    options = options_for(url)
+    fs, _ = filesystem(url, options)
+    places = [url] if "::" in url else _url_ancestors(url)
+    names = [(place, f"{fs._strip_protocol(place)}/{name}") for place in places
+             for name in METADATA_NAMES]  # fmt: skip
+    with explained(url, options, InputError):
+        present = sync(gathered(_is_remote_file(fs, name) for _, name in names))
+    nodes = [place for (place, _), there in zip(names, present, strict=True) if there]
+    found = _split(url, nodes)
+    remember(found.root, options)
+    return found
+
+
+async def _is_remote_file(fs: Any, path: str) -> bool:
     try:
-        fsspec = importlib.import_module("fsspec")
-        fs, path = fsspec.core.url_to_fs(url)
-    except ImportError as exc:
-        raise InputError(f"{url} needs {_package(url)}: pip install {_package(url)}") from exc
-    except ValueError as exc:
-        raise InputError(f"{url} cannot be opened: {exc}") from exc
-    return fs, path
-
-
-def _open_remote(url: str) -> Store:
-    filesystem(url)  # says what is not installed
-    try:
-        return FsspecStore.from_url(url, read_only=True)
-    except (ImportError, ValueError, TypeError, OSError) as exc:
-        raise InputError(f"{url} cannot be opened: {exc}") from exc
-
-
-def _package(url: str) -> str:
-    packages = {"s3": "s3fs", "gs": "gcsfs", "http": "'fsspec[http]'", "https": "'fsspec[http]'"}
-    return packages.get(url.partition("://")[0], "fsspec")
+        info = await fs._info(path)
+    except (OSError, ValueError):
+        return False  # the caller then opens the address itself, and reports
+    return bool(info["type"] == "file")
 
 
 def _url_ancestors(url: str) -> list[str]:
@@ -158,14 +205,6 @@ def _url_ancestors(url: str) -> list[str]:
     parts = rest.split("/")
     depth = max(1, len(parts) - _PARENTS)
     return [f"{scheme}://{'/'.join(parts[:n])}" for n in range(len(parts), depth - 1, -1)]
-
-
-def _is_remote_node(url: str) -> bool:
-    fs, path = filesystem(url)
-    try:
-        return any(fs.isfile(f"{path}/{name}") for name in METADATA_NAMES)
-    except (OSError, ValueError):
-        return False  # the caller then opens the address itself, and reports
 
 
 def _split(address: str, nodes: list[str]) -> Location:

@@ -19,6 +19,7 @@ from n2v_scale.io.arrays import opened_array
 from n2v_scale.io.axes import spatial
 from n2v_scale.io.messages import InputWarning
 from n2v_scale.io.stored import fingerprint, stored_bytes
+from n2v_scale.io.stores import StorageOptions, remember
 
 __all__ = ["DTYPES", "Axis", "InputWarning", "Level", "Volume", "check_dtype", "native_name"]
 
@@ -93,6 +94,8 @@ class Volume:
     """coordinateTransformations of the multiscale itself, which apply after the dataset's."""
     digest: str = field(default="", compare=False)
     """Checksum of the array's metadata when it was opened."""
+    storage: StorageOptions = field(default=StorageOptions(), repr=False, compare=False, hash=False)
+    """What the store behind a URL needs to know, wherever the volume is read."""
 
     @property
     def axis_names(self) -> tuple[str, ...]:
@@ -155,6 +158,7 @@ class Volume:
         self._check_position(t, c, box)
         where = dict(zip("zyx", box.slices, strict=True))
         index = {"t": self.timepoints[t], "c": self.channels[c], **where}
+        remember(self.address, self.storage)
         try:
             array = opened_array(self.kind, self.address, self.array_path, self.digest)
             self._check_unchanged(tuple(array.shape), array.dtype)
@@ -164,7 +168,7 @@ class Volume:
         except Exception as exc:  # whatever a codec or a store raises
             raise InputError(
                 f"{self.location}: cannot read box {box.start} to {box.stop}, t={index['t']}, "
-                f"c={index['c']}: {type(exc).__name__}: {exc}"
+                f"c={index['c']}: {type(exc).__name__}: {self.storage.redacted(str(exc))}"
             ) from exc
         return self._in_order(voxels)
 
@@ -175,6 +179,7 @@ class Volume:
         modification of at most 256 seeded chunk files (of the file, for TIFF and zip). It says
         nothing about the selection.
         """
+        remember(self.address, self.storage)
         stamp = fingerprint(self.kind, self.address, self.array_path)
         return f"{self.dtype}-{'x'.join(map(str, self.stored_shape))}-{stamp}"
 

@@ -6,78 +6,75 @@ twin can write the same shard at the same time, and a torn shard from before doe
 
 from __future__ import annotations
 
-import gzip
-import shutil
-import time
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 import zarr
-from numcodecs import Blosc, GZip, Zstd
-from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.buffer import Buffer
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
-from n2v_scale.errors import ConfigError, OutputError
-from n2v_scale.geometry import Box, Shape, as_shape, cells_touching
-from n2v_scale.io.stores import METADATA_NAMES
+from n2v_scale.geometry import Box, Shape
+from n2v_scale.io.array_spec import ArraySpec
+from n2v_scale.io.codecs import check_codec, compressor
+from n2v_scale.io.connections import gathered
+from n2v_scale.io.keys import (
+    PROVENANCE,
+    delete_keys,
+    get,
+    get_attributes,
+    is_empty,
+    keys_under,
+    names,
+    naming,
+    put,
+    put_if_absent,
+    remove_output,
+    set_attributes,
+    sizes_under,
+    sweep_partial_files,
+)
+from n2v_scale.io.remote import RemoteStore
+from n2v_scale.io.remote_errors import MISSING
+from n2v_scale.io.stores import METADATA_NAMES, output_store
 
-STALE_S = 600.0
-
-PROVENANCE = "n2v_scale"
-"""The subgroup that holds what the output was made from, and the ledger."""
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """One array of an output, in the order of its own axes (t, c, z, y, x without those it lacks).
-
-    ``shard`` equals ``chunk`` where the format has no shards.
-    """
-
-    store: str
-    path: str
-    axes: tuple[str, ...]
-    shape: tuple[int, ...]
-    chunk: tuple[int, ...]
-    shard: tuple[int, ...]
-    dtype: str
-    codec: str
-    codec_level: int
-    ome_version: str
-
-    @property
-    def zarr_format(self) -> int:
-        """3 for OME-Zarr 0.5, 2 for 0.4."""
-        return 3 if self.ome_version == "0.5" else 2
-
-    @property
-    def spatial_shape(self) -> Shape:
-        """Extent along (z, y, x)."""
-        return _spatial(self.axes, self.shape)
-
-    @property
-    def spatial_shard(self) -> Shape:
-        """One stored object's extent along (z, y, x)."""
-        return _spatial(self.axes, self.shard)
+__all__ = [
+    "PROVENANCE",
+    "ArraySpec",
+    "Stored",
+    "array_exists",
+    "check_codec",
+    "create_array",
+    "delete_keys",
+    "get",
+    "get_attributes",
+    "is_empty",
+    "keys_under",
+    "names",
+    "open_output",
+    "put",
+    "put_if_absent",
+    "read_output",
+    "remove_output",
+    "set_attributes",
+    "sizes_under",
+    "stored_checksum",
+    "stored_size",
+    "sweep_partial_files",
+    "write_box",
+]
 
 
-def _spatial(axes: tuple[str, ...], extents: tuple[int, ...]) -> Shape:
-    z, y, x = (extents[axes.index(a)] if a in axes else 1 for a in "zyx")
-    return z, y, x
+class Stored(NamedTuple):
+    """What lies in the store of a box's shards; a shard that is absent as it is all zero adds 0."""
 
-
-def check_codec(codec: str, level: int) -> None:
-    """Raise a ConfigError when ``codec`` has no such level."""
-    highest = {"blosc-zstd": 9, "zstd": 22, "gzip": 9, "none": 22}[codec]
-    if level > highest:
-        raise ConfigError(f"codec level {level}: {codec} goes up to {highest}")
+    checksum: int
+    """CRC-32 of the stored bytes, shard by shard in order."""
+    size: int
+    """Total in bytes."""
 
 
 def create_array(
@@ -87,20 +84,21 @@ def create_array(
     v3 = spec.zarr_format == 3
     sharded = v3 and spec.shard != spec.chunk
     keys: dict[str, Any] = {"name": "default" if v3 else "v2", "separator": "/"}
-    return zarr.create_array(
-        store=LocalStore(spec.store) if store is None else store,
-        name=spec.path,
-        shape=shape or spec.shape,
-        chunks=spec.chunk,
-        shards=spec.shard if sharded else None,
-        dtype=spec.dtype,
-        compressors=_compressor(spec),
-        fill_value=0,
-        zarr_format=3 if v3 else 2,
-        chunk_key_encoding=keys,
-        dimension_names=spec.axes if v3 else None,
-        overwrite=False,
-    )
+    with naming(spec.store, spec.path):
+        return zarr.create_array(
+            store=output_store(spec.store) if store is None else store,
+            name=spec.path,
+            shape=shape or spec.shape,
+            chunks=spec.chunk,
+            shards=spec.shard if sharded else None,
+            dtype=spec.dtype,
+            compressors=compressor(spec.codec, spec.codec_level, spec.zarr_format),
+            fill_value=0,
+            zarr_format=3 if v3 else 2,
+            chunk_key_encoding=keys,
+            dimension_names=spec.axes if v3 else None,
+            overwrite=False,
+        )
 
 
 def array_exists(spec: ArraySpec) -> bool:
@@ -111,7 +109,7 @@ def array_exists(spec: ArraySpec) -> bool:
 
 def open_output(spec: ArraySpec) -> Any:
     """The array, for reading."""
-    return zarr.open_array(LocalStore(spec.store, read_only=True), path=spec.path, mode="r")
+    return zarr.open_array(output_store(spec.store, read_only=True), path=spec.path, mode="r")
 
 
 def read_output(spec: ArraySpec, t: int, c: int, box: Box) -> npt.NDArray[Any]:
@@ -123,8 +121,8 @@ def read_output(spec: ArraySpec, t: int, c: int, box: Box) -> npt.NDArray[Any]:
     return values
 
 
-def write_box(spec: ArraySpec, t: int, c: int, box: Box, values: npt.NDArray[Any]) -> int:
-    """Write whole shards; returns a checksum of what was stored.
+def write_box(spec: ArraySpec, t: int, c: int, box: Box, values: npt.NDArray[Any]) -> Stored:
+    """Write whole shards; returns what was stored.
 
     Parameters
     ----------
@@ -136,148 +134,68 @@ def write_box(spec: ArraySpec, t: int, c: int, box: Box, values: npt.NDArray[Any
     Raises
     ------
     OutputError
-        When the box cuts a shard: it would have a second writer.
+        When the box cuts a shard: it would have a second writer. When the store is behind a URL
+        and fails.
+    OSError
+        When the store is a folder and fails; it names the file.
     """
-    shards = list(cells_touching(box, spec.spatial_shard, spec.spatial_shape))
-    if not all(box.contains(shard) for shard in shards):
-        raise OutputError(f"box {box} cuts shards of {spec.spatial_shard}")
-    checksum = 0
-    target = LocalStore(spec.store)
-    for shard in shards:
-        key = _key(spec, t, c, shard)
+    checksum = size = 0
+    target = output_store(spec.store)
+    for shard in spec.shards_in(box):
+        key = spec.key(t, c, shard)
         encoded = _encode(spec, values[shard.slices_in(box)])
-        if encoded is None:  # all zero: an absent key reads as zeros
-            sync(target.delete(key))
-            continue
-        sync(target.set(key, encoded))
-        checksum = crc32(encoded.to_bytes(), checksum)
-    return checksum
+        with naming(spec.store, key):
+            if encoded is None:  # all zero: an absent key reads as zeros
+                sync(target.delete(key))
+                continue
+            sync(target.set(key, encoded))
+        content = encoded.to_bytes()
+        checksum, size = crc32(content, checksum), size + len(content)
+    return Stored(checksum, size)
 
 
-def _key(spec: ArraySpec, t: int, c: int, shard: Box) -> str:
-    start = dict(zip("zyx", shard.start, strict=True)) | {"t": t, "c": c}
-    index = [str(start[a] // s) for a, s in zip(spec.axes, spec.shard, strict=True)]
-    return "/".join([spec.path, *(["c"] if spec.zarr_format == 3 else []), *index])
+def stored_size(
+    spec: ArraySpec, t: int, c: int, box: Box, *, sizes: Mapping[str, int] | None = None
+) -> int:
+    """Total bytes of the box's shards as they are now; one that is absent adds 0.
+
+    Nothing is read: the store is asked for each shard, or not at all where ``sizes``, what
+    :func:`sizes_under` says of the array, are given.
+    """
+    keys = [spec.key(t, c, shard) for shard in spec.shards_in(box)]
+    if sizes is not None:
+        return sum(sizes.get(key, 0) for key in keys)
+    target = output_store(spec.store, read_only=True)
+    with naming(spec.store, spec.path):
+        return sum(sync(gathered(_size(target, key) for key in keys)))
+
+
+async def _size(target: LocalStore | RemoteStore, key: str) -> int:
+    try:
+        return await target.getsize(key)
+    except MISSING:
+        return 0
+
+
+def stored_checksum(spec: ArraySpec, t: int, c: int, box: Box) -> Stored:
+    """What :func:`write_box` would have returned for the shards as they are now, which are read."""
+    checksum = size = 0
+    for shard in spec.shards_in(box):
+        content = get(spec.store, spec.key(t, c, shard)) or b""
+        checksum, size = crc32(content, checksum), size + len(content)
+    return Stored(checksum, size)
 
 
 def _encode(spec: ArraySpec, values: npt.NDArray[Any]) -> Buffer | None:
     """The bytes of one shard, padded with zeros past the volume's end; None when all zero."""
     objects: dict[str, Buffer] = {}
     array = create_array(spec, store=MemoryStore(objects), shape=spec.shard)
-    whole = np.zeros(_spatial(spec.axes, spec.shard), spec.dtype)
-    whole[Box.whole(as_shape(values.shape)).slices] = values
-    array[...] = whole.reshape(spec.shard)
+    array[...] = _whole(values, spec.spatial_shard).reshape(spec.shard)
     stored = [key for key in objects if not key.endswith((*METADATA_NAMES, ".zattrs"))]
     return objects[stored[0]] if stored else None
 
 
-def _compressor(spec: ArraySpec) -> Any:
-    level = spec.codec_level
-    if spec.codec == "none":
-        return None
-    if spec.zarr_format == 3:
-        return {
-            "blosc-zstd": lambda: BloscCodec(cname="zstd", clevel=level, shuffle="bitshuffle"),
-            "zstd": lambda: ZstdCodec(level=level),
-            "gzip": lambda: _TimelessGzipCodec(level=level),
-        }[spec.codec]()
-    return {
-        "blosc-zstd": lambda: Blosc("zstd", clevel=level, shuffle=Blosc.BITSHUFFLE),
-        "zstd": lambda: Zstd(level=level),
-        "gzip": lambda: _TimelessGzip(level=level),
-    }[spec.codec]()
-
-
-class _TimelessGzip(GZip):
-    """gzip without the time in its header: whoever writes a shard writes the same bytes."""
-
-    def encode(self, buf: Any) -> bytes:
-        return gzip.compress(np.ascontiguousarray(buf).tobytes(), self.level, mtime=0)
-
-
-class _TimelessGzipCodec(GzipCodec):
-    """The same for zarr v3."""
-
-    @cached_property
-    def _gzip_codec(self) -> GZip:
-        return _TimelessGzip(self.level)
-
-
-def set_attributes(store: str, path: str, attributes: dict[str, Any], ome_version: str) -> None:
-    """Create the group ``path`` if need be and replace its attributes."""
-    group = zarr.open_group(
-        store, path=path, mode="a", zarr_format=3 if ome_version == "0.5" else 2
-    )
-    group.attrs.put(attributes)
-
-
-def get_attributes(store: str, path: str) -> dict[str, Any] | None:
-    """The attributes of the group ``path``, or None when there is none."""
-    try:
-        return dict(zarr.open_group(store, path=path, mode="r").attrs)
-    except (FileNotFoundError, KeyError, ValueError):
-        return None
-
-
-def put(store: str, key: str, data: bytes) -> None:
-    """Set a key atomically."""
-    sync(LocalStore(store).set(key, default_buffer_prototype().buffer.from_bytes(data)))
-
-
-def get(store: str, key: str) -> bytes | None:
-    """The value of a key, or None."""
-    try:
-        value = sync(LocalStore(store, read_only=True).get(key, default_buffer_prototype()))
-    except FileNotFoundError:  # there is no store yet
-        return None
-    return None if value is None else value.to_bytes()
-
-
-def keys_under(store: str, prefix: str) -> list[str]:
-    """All keys that begin with ``prefix/``."""
-
-    async def collect() -> list[str]:
-        return [key async for key in LocalStore(store, read_only=True).list_prefix(prefix + "/")]
-
-    return sorted(sync(collect()))
-
-
-def delete_keys(store: str, keys: list[str]) -> None:
-    """Delete keys; those that are gone already do not matter."""
-    target = LocalStore(store)
-    for key in keys:
-        sync(target.delete(key))
-
-
-def sweep_partial_files(store: str) -> int:
-    """Delete what writers that died left behind; returns how many files that were.
-
-    What is younger than ten minutes may be of a writer that lives.
-    """
-    count = 0
-    for path in Path(store).rglob("*.partial"):
-        try:
-            if time.time() - path.stat().st_mtime > STALE_S:
-                path.unlink()
-                count += 1
-        except FileNotFoundError:  # its writer was alive and has renamed it
-            continue
-    return count
-
-
-def remove_output(store: str) -> None:
-    """Delete an output that this package wrote, and nothing else.
-
-    Raises
-    ------
-    OutputError
-        When the folder is something else.
-    """
-    path = Path(store)
-    if not path.exists():
-        return
-    if get_attributes(store, PROVENANCE) is None:
-        raise OutputError(
-            f"{store} was not written by n2v-scale: it is not deleted; choose another name"
-        )
-    shutil.rmtree(path)
+def _whole(values: npt.NDArray[Any], shard: Shape) -> npt.NDArray[Any]:
+    """``values`` with zeros behind them up to the extent of a shard."""
+    padding = [(0, whole - part) for whole, part in zip(shard, values.shape, strict=True)]
+    return np.pad(values, padding) if np.any(padding) else values

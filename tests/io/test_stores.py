@@ -11,7 +11,7 @@ from zarr.storage import FsspecStore
 
 from n2v_scale.errors import InputError
 from n2v_scale.geometry import Box
-from n2v_scale.io import stores
+from n2v_scale.io import connections
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.stores import Location, inside, locate, normalise
 
@@ -94,7 +94,7 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(stores.importlib, "import_module", missing)
+    monkeypatch.setattr(connections.importlib, "import_module", missing)
     with pytest.raises(InputError, match="needs s3fs: pip install s3fs"):
         open_volume("s3://bucket/image.zarr")
     with pytest.raises(InputError, match=r"needs 'fsspec\[http\]': pip install"):

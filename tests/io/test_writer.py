@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import os
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -16,17 +16,16 @@ from n2v_scale.errors import ConfigError, OutputError
 from n2v_scale.geometry import Box, Shape, cells_touching
 from n2v_scale.io.writer import (
     ArraySpec,
+    Stored,
     array_exists,
     check_codec,
     create_array,
     get,
-    get_attributes,
     keys_under,
-    put,
     read_output,
-    remove_output,
-    set_attributes,
-    sweep_partial_files,
+    sizes_under,
+    stored_checksum,
+    stored_size,
     write_box,
 )
 
@@ -182,9 +181,9 @@ FIRST = Box((0, 0, 0), (8, 8, 8))
 def test_an_empty_shard_is_absent_and_reads_as_zeros(tmp_path: Path, version: str) -> None:
     spec = spec_of(tmp_path, ome_version=version, chunk=(8, 8, 8))
     create_array(spec)
-    checksum = write_box(spec, 0, 0, FIRST, np.full(FIRST.shape, 5, np.uint16))
+    write_box(spec, 0, 0, FIRST, np.full(FIRST.shape, 5, np.uint16))
     assert len(stored(spec)) == 1
-    assert write_box(spec, 0, 0, FIRST, np.zeros(FIRST.shape, np.uint16)) != checksum
+    assert write_box(spec, 0, 0, FIRST, np.zeros(FIRST.shape, np.uint16)) == (0, 0)
     assert stored(spec) == []
     assert not read_output(spec, 0, 0, FIRST).any()
     write_box(spec, 0, 0, FIRST, np.zeros(FIRST.shape, np.uint16))  # nothing there: no matter
@@ -200,10 +199,10 @@ def test_a_torn_shard_is_simply_replaced(tmp_path: Path, version: str, left: int
     spec = spec_of(tmp_path, ome_version=version, chunk=(8, 8, 8))
     create_array(spec)
     values = np.random.default_rng(0).integers(1, 99, FIRST.shape).astype(np.uint16)
-    checksum = write_box(spec, 0, 0, FIRST, values)
+    written = write_box(spec, 0, 0, FIRST, values)
     file = Path(spec.store, key_of_first(spec))
     file.write_bytes(file.read_bytes()[:left])
-    assert write_box(spec, 0, 0, FIRST, values) == checksum
+    assert write_box(spec, 0, 0, FIRST, values) == written
     np.testing.assert_array_equal(read_output(spec, 0, 0, FIRST), values)
 
 
@@ -222,17 +221,38 @@ def test_the_same_voxels_are_the_same_bytes_at_any_time(
     assert len(found) == 1
 
 
-def test_the_checksum_is_of_the_stored_bytes(tmp_path: Path) -> None:
-    from zlib import crc32
-
-    spec = spec_of(tmp_path)
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_checksum_and_size_are_of_the_stored_bytes(tmp_path: Path, version: str) -> None:
+    spec = spec_of(tmp_path, ome_version=version)
     create_array(spec)
     values = values_for(spec)
-    checksum = write_box(spec, 0, 0, Box.whole(spec.spatial_shape), values)
-    expected = 0
-    for key in stored(spec):
-        expected = crc32(get(spec.store, key) or b"", expected)
-    assert checksum == expected
+    values[:8, :8, 8:] = 0  # one shard of 0.5, and two of 0.4, stay absent
+    box = Box.whole(spec.spatial_shape)
+    written = write_box(spec, 0, 0, box, values)
+    content = [get(spec.store, key) or b"" for key in stored(spec)]
+    assert written == Stored(crc32(b"".join(content)), sum(map(len, content)))
+    assert stored_size(spec, 0, 0, box) == written.size
+    assert stored_size(spec, 0, 0, box, sizes=sizes_under(spec.store, "0")) == written.size
+    assert stored_checksum(spec, 0, 0, box) == written
+
+
+def test_what_is_stored_is_seen_as_it_is_now(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    assert stored_size(spec, 0, 0, FIRST) == 0  # there is no store yet
+    assert stored_checksum(spec, 0, 0, FIRST) == (0, 0)
+    create_array(spec)
+    written = write_box(spec, 0, 0, FIRST, values_for(spec)[FIRST.slices])
+    file = Path(spec.store, key_of_first(spec))
+    content = file.read_bytes()
+    file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    assert stored_size(spec, 0, 0, FIRST) == written.size
+    assert stored_checksum(spec, 0, 0, FIRST).checksum != written.checksum
+    file.write_bytes(content[:-1])
+    assert stored_size(spec, 0, 0, FIRST) == written.size - 1
+    file.unlink()
+    assert stored_size(spec, 0, 0, FIRST) == 0
+    with pytest.raises(OutputError, match="cuts shards"):
+        stored_size(spec, 0, 0, Box((0, 0, 0), (4, 8, 8)))
 
 
 READING = ["get", "get_partial_values", "exists", "list", "list_prefix", "list_dir", "getsize"]
@@ -288,7 +308,7 @@ def test_a_failing_disk_leaves_the_old_shard(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(LocalStore, "set", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left.*out\.zarr/0/c/0/0/0"):
         write_box(spec, 0, 0, FIRST, values[FIRST.slices] + 1)
     np.testing.assert_array_equal(zarr.open_array(spec.store, path="0", mode="r")[...], values)
 
@@ -309,70 +329,6 @@ def test_a_disk_that_fills_up_halfway_leaves_the_old_shard(
     with pytest.raises(OSError, match="Input/output"):
         write_box(spec, 0, 0, FIRST, values[FIRST.slices] + 1)
     np.testing.assert_array_equal(zarr.open_array(spec.store, path="0", mode="r")[...], values)
-
-
-def test_what_dead_writers_left_is_swept_up(tmp_path: Path) -> None:
-    spec = spec_of(tmp_path)
-    write_all(spec, values_for(spec))
-    keys = keys_under(spec.store, "0")
-    for place in ("0/c/0/0/0.8a3f.partial", "0/c/1/1/1.77.partial", "0/zarr.json.1.partial"):
-        Path(spec.store, place).write_bytes(b"half")
-        os.utime(Path(spec.store, place), (1, 1))
-    Path(spec.store, "0/c/0/0/1.5.partial").write_bytes(b"of a writer that lives")
-    assert sweep_partial_files(spec.store) == 3
-    assert sweep_partial_files(spec.store) == 0
-    Path(spec.store, "0/c/0/0/1.5.partial").unlink()
-    assert keys_under(spec.store, "0") == keys
-
-
-def test_only_an_output_of_ours_is_removed(tmp_path: Path) -> None:
-    ours, theirs = tmp_path / "ours.zarr", tmp_path / "theirs"
-    set_attributes(str(ours), "n2v_scale", {"run": {}}, "0.5")
-    remove_output(str(ours))
-    assert not ours.exists()
-    theirs.mkdir()
-    (theirs / "thesis.tex").write_text("years")
-    with pytest.raises(OutputError, match="not written by n2v-scale: it is not deleted"):
-        remove_output(str(theirs))
-    assert (theirs / "thesis.tex").read_text() == "years"
-    remove_output(str(tmp_path / "nothing.zarr"))
-
-
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
-def test_a_foreign_zarr_is_not_removed(tmp_path: Path, version: str) -> None:
-    form = 3 if version == "0.5" else 2
-    zarr.create_group(str(tmp_path / "v.zarr"), zarr_format=form, attributes={"ome": {}})
-    zarr.create_array(str(tmp_path / "v.zarr/0"), data=np.ones((4, 4)), zarr_format=form)
-    with pytest.raises(OutputError, match="not deleted"):
-        remove_output(str(tmp_path / "v.zarr"))
-    assert zarr.open_array(str(tmp_path / "v.zarr/0"), mode="r")[...].all()
-
-
-def test_a_file_is_not_removed(tmp_path: Path) -> None:
-    (tmp_path / "stack.tif").write_bytes(b"II*\0")
-    with pytest.raises(OutputError, match="not deleted"):
-        remove_output(str(tmp_path / "stack.tif"))
-    assert (tmp_path / "stack.tif").exists()
-
-
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
-def test_attributes_are_replaced(tmp_path: Path, version: str) -> None:
-    store = str(tmp_path / "v.zarr")
-    assert get_attributes(store, "n2v_scale") is None
-    set_attributes(store, "n2v_scale", {"a": 1, "b": {"c": [2]}}, version)
-    set_attributes(store, "n2v_scale", {"b": {"c": [3]}}, version)
-    assert get_attributes(store, "n2v_scale") == {"b": {"c": [3]}}
-
-
-def test_keys(tmp_path: Path) -> None:
-    store = str(tmp_path / "v.zarr")
-    assert get(store, "a/b") is None
-    put(store, "a/b", b"12")
-    put(store, "a/c/d", b"3")
-    put(store, "ab/e", b"4")
-    assert get(store, "a/b") == b"12"
-    assert keys_under(store, "a") == ["a/b", "a/c/d"]
-    assert keys_under(store, "q") == []
 
 
 def test_an_array_is_known_by_its_metadata(tmp_path: Path) -> None:

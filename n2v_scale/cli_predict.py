@@ -1,0 +1,165 @@
+"""The commands around a prediction: plan, predict, verify, pyramid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from n2v_scale.errors import IncompleteError
+from n2v_scale.options import Indices, IntTriple, given, remote, selection, storage
+from n2v_scale.shell import say_written, show_progress, volume_of
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def geometry(command: Command) -> Command:
+    """What decides a plan, beside the storage: fields of PredictSettings."""
+    for option in (
+        click.option("--config", type=click.Path(), help="TOML file with these options."),
+        click.option("--threads", type=click.IntRange(1), help="Torch threads a forward pass."),
+        click.option(
+            "--on-nan",
+            type=click.Choice(["error", "fill"]),
+            help="NaN and infinity: stop, or leave out. [default: error]",
+        ),
+        click.option("--nodata", type=float, help="Cells of nothing but this value keep it."),
+        click.option("--mask", help="Foreground, of any coarser resolution; the rest is kept."),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
+            help="Of the network's arithmetic. [default: auto]",
+        ),
+        click.option(
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+            help="Where to compute. [default: auto]",
+        ),
+        click.option("--workers", type=click.IntRange(1), help="Processes. Default: from cores."),
+        click.option("--memory", help="Of one worker, such as 16GB. Default: from the machine."),
+        click.option("--tile", type=IntTriple(), help="Voxels that one forward pass keeps."),
+        click.option("--block", type=IntTriple(), help="Voxels that one task writes."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("volume")
+@click.argument("model")
+@click.option("--speed", type=float, help="Megavoxels a second and worker. Default: measured.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@geometry
+@selection
+@storage
+@remote
+def plan(volume: str, model: str, speed: float | None, as_json: bool, **options: Any) -> None:
+    """Show what a prediction would do and take, before anything runs.
+
+    \b
+    Example:
+      n2v-scale plan volume.zarr model.n2v --memory 16GB --workers 8
+    """
+    from n2v_scale.api import forecast, plan_prediction
+    from n2v_scale.outlook import outlook_text
+
+    opened = volume_of(volume, options)
+    options.pop("overwrite")
+    chosen = given(**options)
+    planned = plan_prediction(opened, model, NOWHERE, **chosen)
+    chosen.pop("storage_options", None)
+    outlook = forecast(planned, speed=speed and speed * 1e6, **chosen)
+    click.echo(json.dumps(outlook.to_dict(), indent=2) if as_json else outlook_text(outlook))
+
+
+NOWHERE = "n2v-scale-plan-has-no-output.zarr"
+"""A plan needs a name for its output; this one is never written."""
+
+
+@click.command()
+@click.argument("volume")
+@click.argument("model")
+@click.argument("output")
+@click.option("--only", type=Indices(), metavar="BLOCKS", help="Blocks to compute: 12:40 or 3,7.")
+@click.option("--pyramid/--no-pyramid", default=True, help="Make the lower resolutions too.")
+@click.option(
+    "--events", type=click.Path(), help="Append what happens to this file, as JSON lines."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@geometry
+@selection
+@storage
+@remote
+def predict(volume: str, model: str, output: str, as_json: bool, **options: Any) -> None:
+    """Denoise a volume with a trained model into a new, pyramidal OME-Zarr.
+
+    Runs block by block on a local Dask cluster. The same command, run again, goes on with what is
+    missing. The halo comes on top of --block and --tile.
+
+    \b
+    Example:
+      n2v-scale predict volume.zarr model.n2v denoised.zarr
+      n2v-scale predict volume.zarr model.n2v denoised.zarr --memory 16GB --mask foreground.zarr
+    """
+    from n2v_scale.api import predict as predict_volume
+
+    opened = volume_of(volume, options)
+    summary = predict_volume(opened, model, output, progress=show_progress(), **given(**options))
+    _say(summary, as_json=as_json)
+
+
+@click.command()
+@click.argument("output")
+@click.option("--repair", "mend", is_flag=True, help="Compute what is missing or damaged again.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@remote
+def verify(output: str, mend: bool, as_json: bool, storage_options: dict[str, str]) -> None:
+    """Read an output back: is every block there, and as it was written?
+
+    Exits with 3 when it is not. --repair computes those blocks again, and only those.
+
+    \b
+    Example:
+      n2v-scale verify denoised.zarr
+      n2v-scale verify denoised.zarr --repair
+    """
+    from n2v_scale.api import repair
+    from n2v_scale.api import verify as verify_written
+
+    if mend:
+        summary = repair(output, storage_options=storage_options, progress=show_progress())
+        _say(summary, as_json=as_json)
+        return
+    found = verify_written(output, storage_options=storage_options, progress=show_progress())
+    click.echo(json.dumps(found.to_dict()) if as_json else found.text())
+    if not found.whole:
+        raise IncompleteError(
+            f"{output} is not whole: verify --repair, or the command that made it"
+        )
+
+
+@click.command()
+@click.argument("output")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@remote
+def pyramid(output: str, as_json: bool, storage_options: dict[str, str]) -> None:
+    """Make the lower resolutions of an output, or go on with them.
+
+    \b
+    Example:
+      n2v-scale predict volume.zarr model.n2v denoised.zarr --no-pyramid
+      n2v-scale pyramid denoised.zarr
+    """
+    from n2v_scale.api import make_pyramid
+
+    summary = make_pyramid(output, storage_options=storage_options, progress=show_progress())
+    _say(summary, as_json=as_json)
+
+
+def _say(summary: Any, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(summary.to_dict()))
+    else:
+        say_written(summary)

@@ -1,0 +1,193 @@
+"""What a plan will take, told before anything runs: blocks, bytes, the halo's cost, memory, time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import prod
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from n2v_scale.denoiser import Denoiser, Region, open_denoiser, tile_boxes
+from n2v_scale.geometry import Box, Shape, as_shape, ceil_div, round_up
+from n2v_scale.grids import Block
+from n2v_scale.io.occupancy import stored_cells
+from n2v_scale.memory import Budget, WorkerMemory, worker_memory
+from n2v_scale.plan import Plan
+from n2v_scale.recovery import levels_of
+
+MEASURED_TILE = 96
+MOST_ASKED = 4096
+"""Blocks that are asked one by one whether they are empty; of more, a sample is."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The outlook of a plan. Bytes are of voxels as they are in memory, before compression."""
+
+    blocks: int
+    tiles: int
+    empty_blocks: int | None
+    """Known in advance to need no forward pass; None when it cannot be told cheaply."""
+    empty_is_estimate: bool
+    halo: list[list[int]]
+    tile: list[int]
+    block: list[int]
+    chunk: list[int]
+    shard: list[int]
+    read_bytes: int
+    write_bytes: int
+    """With the pyramid."""
+    files: int
+    """At most: shards of all levels, metadata, ledger."""
+    read_overhead: float
+    """Voxels read over useful ones."""
+    compute_overhead: float
+    """Voxels that the network is given over useful ones; it crops as it goes, and computes less."""
+    memory: WorkerMemory
+    """Of one worker, an upper bound."""
+    memory_allowed: int | None
+    workers: int
+    speed: float
+    """Useful voxels a second and worker."""
+    speed_measured: bool
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        memory = {**asdict(self.memory), "total": self.memory.total}
+        return {**asdict(self), "memory": memory}
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Sums along one axis, over all blocks: how many tiles, voxels read, voxels computed."""
+
+    tiles: int
+    read: int
+    computed: int
+
+
+def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> Forecast:
+    """The outlook of ``plan`` on workers that have ``budget``.
+
+    ``speed`` is in useful voxels a second and worker; measured here, on one tile, when None.
+    """
+    denoiser = open_denoiser(plan.denoiser, plan.open_options)
+    axes = [_along(plan, axis) for axis in range(3)]
+    images = plan.grid.times * plan.grid.channels
+    useful = plan.grid.voxels
+    read, computed = (
+        images * prod(getattr(a, name) for a in axes) for name in ("read", "computed")
+    )
+    sizes = [np.dtype(d).itemsize for d in (plan.volume.dtype, plan.output.dtype)]
+    empty, estimated = _empty_blocks(plan)
+    rate = speed or measure_speed(plan, denoiser)
+    return Forecast(
+        blocks=plan.blocks,
+        tiles=images * prod(a.tiles for a in axes),
+        empty_blocks=empty,
+        empty_is_estimate=estimated,
+        halo=[list(side) for side in plan.halo],
+        tile=list(plan.tile),
+        block=list(plan.block),
+        chunk=list(plan.sizes.chunk),
+        shard=list(plan.sizes.shard),
+        read_bytes=read * sizes[0],
+        write_bytes=sum(level.grid.voxels for level in levels_of(plan)) * sizes[1],
+        files=_files(plan),
+        read_overhead=read / useful,
+        compute_overhead=computed / useful,
+        memory=worker_memory(plan.volume, denoiser, plan.sizes, plan.output.dtype, budget.tasks),
+        memory_allowed=budget.memory_bytes,
+        workers=budget.workers,
+        speed=rate,
+        speed_measured=speed is None,
+        seconds=useful * (1 - (empty or 0) / plan.blocks) / (rate * budget.workers),
+    )
+
+
+def _along(plan: Plan, axis: int) -> Lengths:
+    """Boxes are products of intervals, so their volumes are products of sums along the axes."""
+    n, b, t = plan.shape[axis], plan.block[axis], plan.tile[axis]
+    low, high = plan.halo[axis]
+    stride = plan.stride[axis]
+    tiles = read = computed = 0
+    for start in range(0, n, b):
+        stop = min(n, start + b)
+        cores = range(start // t, ceil_div(stop, t))
+        ends = [_padded(i * t, min(n, i * t + t), low, high, stride, n) for i in cores]
+        tiles += len(ends)
+        computed += sum(last - first for first, last in ends)
+        read += min(n, max(e for _, e in ends)) - ends[0][0]
+    return Lengths(tiles, read, computed)
+
+
+def _padded(a: int, b: int, low: int, high: int, stride: int, n: int) -> tuple[int, int]:
+    one = tile_boxes(
+        Box((a, 0, 0), (b, 1, 1)), ((low, high), (0, 0), (0, 0)), (stride, 1, 1), (n, 1, 1)
+    )
+    return one.padded.start[0], one.padded.stop[0]
+
+
+def _files(plan: Plan) -> int:
+    shards = 0
+    for level in levels_of(plan):
+        spec = level.spec
+        shards += prod(ceil_div(n, s) for n, s in zip(spec.shape, spec.shard, strict=True)) + 1
+    return shards + ceil_div(plan.blocks, 4096) + 4
+
+
+def _empty_blocks(plan: Plan) -> tuple[int | None, bool]:
+    """How many blocks need no forward pass, and whether that is an estimate from a sample."""
+    empty = _emptiness(plan)
+    if empty is None:
+        return None, False
+    total = plan.blocks
+    if total <= MOST_ASKED:
+        return sum(empty(block) for block in plan.grid), False
+    numbers = np.random.default_rng(0).choice(total, MOST_ASKED, replace=False)
+    found = sum(empty(plan.grid.at(int(number))) for number in numbers)
+    return round(found * total / MOST_ASKED), True
+
+
+def _emptiness(plan: Plan) -> Callable[[Block], bool] | None:
+    """Whether a block is known to be empty: outside the mask, or where nothing is stored."""
+    stored, mask = stored_cells(plan.volume), plan.foreground
+    if stored is None and mask is None:
+        return None
+
+    def empty(block: Block) -> bool:
+        if mask is not None and mask.outside(block.t, block.c, block.write):
+            return True
+        inner = Box.whole(plan.shape).contains(block.write.expand(plan.halo))
+        return stored is not None and inner and stored.empty(block.t, block.c, plan.read_box(block))
+
+    return empty
+
+
+def measure_speed(plan: Plan, denoiser: Denoiser) -> float:
+    """Useful voxels a second of a forward pass here, scaled to the plan's tile."""
+    core = _small_core(plan)
+    shape = as_shape([c + 2 * round_up(sum(h), s) for c, h, s in _per_axis(plan, core)])
+    start = as_shape([round_up(sum(h), s) for _, h, s in _per_axis(plan, core)])
+    box = Box(start, as_shape([a + c for a, c in zip(start, core, strict=True)]))
+    boxes = tile_boxes(box, plan.halo, plan.stride, shape)
+    values = np.random.default_rng(0).normal(100, 10, boxes.data.shape).astype(np.float32)
+    region = Region(0, 0, box, shape)
+    denoiser.denoise(values, region)  # loads the weights
+    started = perf_counter()
+    denoiser.denoise(values, region)
+    padded_rate = boxes.padded.size / max(1e-9, perf_counter() - started)
+    return padded_rate / (prod(_along(plan, a).computed for a in range(3)) / prod(plan.shape))
+
+
+def _small_core(plan: Plan) -> Shape:
+    pairs = zip(plan.tile, plan.stride, strict=True)
+    return as_shape([min(t, round_up(MEASURED_TILE, s)) for t, s in pairs])
+
+
+def _per_axis(plan: Plan, core: Shape) -> list[tuple[int, tuple[int, int], int]]:
+    return list(zip(core, plan.halo, plan.stride, strict=True))

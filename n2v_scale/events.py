@@ -1,0 +1,106 @@
+"""What happened, for machines: one JSON object a line, appended as it happens."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any
+
+from n2v_scale.errors import OutputError
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A run takes up an output; ``blocks`` of it, ``missing`` still to do."""
+
+    output: str
+    key: str
+    blocks: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class BlockDone:
+    """A block is written. ``level`` is the array's path; times are in seconds."""
+
+    level: str
+    number: int
+    voxels: int
+    skipped: int
+    attempts: int
+    read_s: float
+    wait_s: float
+    compute_s: float
+    write_s: float
+    worker: str
+
+
+@dataclass(frozen=True)
+class BlockFailed:
+    """A block is set aside: it failed ``attempts`` times."""
+
+    level: str
+    number: int
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class WorkersChanged:
+    """So many workers there are now."""
+
+    workers: int
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """How a run ended: ``finished``, ``incomplete``, ``interrupted`` or ``failed``."""
+
+    outcome: str
+    seconds: float
+    computed: int
+    failed: int
+    message: str = ""
+
+
+Event = RunStarted | BlockDone | BlockFailed | WorkersChanged | RunEnded
+
+
+class Events:
+    """A log of events; one without a file forgets them."""
+
+    def __init__(self, file: IO[str] | None = None) -> None:
+        self.file = file
+
+    def write(self, event: Event) -> None:
+        """Append ``event`` with its name and the time of day, in seconds since 1970."""
+        if self.file is None:
+            return
+        line: dict[str, Any] = {"event": type(event).__name__, "time": round(time.time(), 3)}
+        self.file.write(json.dumps(line | asdict(event)) + "\n")
+        self.file.flush()
+
+
+@contextmanager
+def events_to(path: str | PathLike[str] | None) -> Iterator[Events]:
+    """Events that are appended to ``path``, or forgotten when it is None.
+
+    Raises
+    ------
+    OutputError
+        When the file cannot be opened.
+    """
+    if path is None:
+        yield Events()
+        return
+    try:
+        file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise OutputError(f"the events cannot be written: {error}") from None
+    with file:
+        yield Events(file)

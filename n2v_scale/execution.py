@@ -1,0 +1,247 @@
+"""A whole run over a volume: lock, output, blocks, pyramid, end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from distributed import Client
+
+from n2v_scale.blocks import BlockReport, predict_block
+from n2v_scale.cluster import local_client
+from n2v_scale.config import PredictSettings
+from n2v_scale.denoiser import open_denoiser
+from n2v_scale.errors import IncompleteError, PlanError
+from n2v_scale.events import Events, RunEnded, RunStarted
+from n2v_scale.grids import Block
+from n2v_scale.ledger import Ledger
+from n2v_scale.levels import Driver, Totals, run_level
+from n2v_scale.lock import driver_lock
+from n2v_scale.memory import Budget, check_budget
+from n2v_scale.output import (
+    Output,
+    accept_input,
+    begin_output,
+    check_output,
+    find_output,
+    finish_output,
+    ledger_of,
+    remove_whole,
+)
+from n2v_scale.plan import Plan
+from n2v_scale.progress import NoProgress, Progress
+from n2v_scale.pyramid import shrink_block
+from n2v_scale.recovery import Level, damaged_by_size, levels_of, recheck_input
+from n2v_scale.window import Crew
+
+LISTED = 20
+"""Blocks that failed and are named in the message."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did. Seconds of reading, waiting, computing and writing add up over workers."""
+
+    output: str
+    blocks: int
+    computed: int
+    """Blocks of this run; the others were done before, or are not wanted."""
+    missing: int
+    """Blocks that are still to be done."""
+    voxels: int
+    skipped: int
+    """Voxels that needed no forward pass: empty, or outside the mask."""
+    already_finished: bool
+    """Nothing was left to do."""
+    workers: int
+    seconds: float
+    read_s: float
+    wait_s: float
+    compute_s: float
+    write_s: float
+
+    @property
+    def busy(self) -> float:
+        """The share of the workers' time in which they computed."""
+        return self.compute_s / max(1e-9, self.seconds * self.workers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "busy": self.busy}
+
+
+def run_plan(
+    plan: Plan,
+    settings: PredictSettings,
+    budget: Budget,
+    *,
+    overwrite: bool = False,
+    client: Client | None = None,
+    progress: Progress | None = None,
+    events: Events | None = None,
+    only: slice | list[int] | None = None,
+    pyramid: bool = True,
+    name: str = "predicting",
+) -> Summary:
+    """Write what is missing of the plan's output; on a finished one, nothing.
+
+    Parameters
+    ----------
+    only
+        The numbers of the blocks that are wanted; the others wait for another run.
+    pyramid
+        Whether to make the lower resolutions too.
+
+    Raises
+    ------
+    IncompleteError
+        When blocks failed. The others are written; the same call computes only these.
+    OutputError, PlanError
+        When the output cannot be begun or taken up, or another process is writing it.
+    """
+    started = perf_counter()
+    progress, events = progress or NoProgress(), events or Events()
+    check_output(plan)
+    found = None if overwrite else find_output(plan, settings)
+    if found is not None and found.complete and not damaged_by_size(found.plan, found.ledger):
+        return _summary(found.plan, Totals(), 0, started, already_finished=True)
+    if overwrite:
+        with driver_lock(plan.output.store):
+            pass  # nobody is writing it
+        remove_whole(plan)
+    with driver_lock(plan.output.store, wait=progress.say) as lock, _recorded(events) as totals:
+        output = begin_output(plan, settings)
+        _recheck_budget(output.plan, budget)
+        with _client(client, output.plan, budget) as used:
+            driver = Driver(Crew(used), output.ledger, lock, progress, events)
+            _run(driver, output, totals, only=only, pyramid=pyramid, name=name)
+            workers = driver.crew.workers
+        _raise_incomplete(output, totals)
+    return _summary(output.plan, totals, workers, started)
+
+
+def _run(
+    driver: Driver,
+    output: Output,
+    totals: Totals,
+    *,
+    only: slice | list[int] | None,
+    pyramid: bool,
+    name: str,
+) -> None:
+    """The blocks; once they are all done the pyramid, level by level, and the end."""
+    plan = output.plan
+    if output.input_changed:
+        recheck_input(plan, driver.crew.client, output.ledger, driver.progress)
+        accept_input(output)
+    for level, task in _tasks(plan):
+        full = level.spec.path == plan.output.path
+        if not full and not pyramid:
+            return
+        missing = ~output.ledger.done(level.spec.path, len(level.grid))
+        wanted = missing & _selected(only if full else None, len(missing))
+        if full:
+            driver.events.write(
+                RunStarted(plan.output.store, plan.key, len(missing), int(wanted.sum()))
+            )
+        what = name if full else f"pyramid level {level.spec.path}"
+        run_level(driver, task, level, wanted, totals if full else totals.lower, name=what)
+        if totals.failures or totals.lower.failures or (missing & ~wanted).any():
+            return
+    finish_output(output)
+
+
+def _tasks(plan: Plan) -> Iterator[tuple[Level, Callable[[Block], BlockReport]]]:
+    """Every level with what makes a block of it."""
+    full, *lower = levels_of(plan)
+    yield full, partial(predict_block, plan)
+    source = plan.output
+    for level, made in zip(lower, plan.levels, strict=True):
+        yield level, partial(shrink_block, source, made, plan.storage)
+        source = made.array
+
+
+def _selected(only: slice | list[int] | None, blocks: int) -> npt.NDArray[np.bool_]:
+    chosen = np.zeros(blocks, bool)
+    try:
+        chosen[only if only is not None else slice(None)] = True
+    except IndexError:
+        raise PlanError(f"blocks {only} are wanted, and they go from 0 to {blocks - 1}") from None
+    return chosen
+
+
+def _recheck_budget(plan: Plan, budget: Budget) -> None:
+    """A resumed plan has the sizes of the run that began it: they must fit here too."""
+    denoiser = open_denoiser(plan.denoiser, plan.open_options)
+    check_budget(plan.volume, denoiser, plan.sizes, plan.output.dtype, budget)
+
+
+def _client(client: Client | None, plan: Plan, budget: Budget) -> AbstractContextManager[Client]:
+    if client is not None:
+        return nullcontext(client)
+    return local_client(min(budget.workers, plan.blocks), threads=budget.tasks)
+
+
+@contextmanager
+def _recorded(events: Events) -> Iterator[Totals]:
+    """Totals to fill; how it ended becomes an event, whatever happens."""
+    started, totals = perf_counter(), Totals()
+    outcome, message = "failed", ""
+    try:
+        yield totals
+        outcome = "finished"
+    except IncompleteError as error:
+        outcome, message = "incomplete", str(error)
+        raise
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+        raise
+    except BaseException as error:
+        message = str(error)
+        raise
+    finally:
+        seconds = round(perf_counter() - started, 3)
+        failures = totals.failures + totals.lower.failures
+        events.write(RunEnded(outcome, seconds, totals.computed, failures, message))
+
+
+def _raise_incomplete(output: Output, totals: Totals) -> None:
+    for part, what in (
+        (totals, f"of {output.plan.blocks} blocks"),
+        (totals.lower, "blocks of the pyramid"),
+    ):
+        if part.failures:
+            listed = [f"  block {n}: {why}" for n, why in sorted(part.failed.items())[:LISTED]]
+            more = [f"  … and {part.failures - LISTED} more"] if part.failures > LISTED else []
+            raise IncompleteError(
+                f"{output.plan.output.store}: {part.failures} {what} failed and are not written; "
+                "the others are. The same command computes only what is missing.\n"
+                + "\n".join(listed + more)
+            )
+
+
+def _summary(
+    plan: Plan, totals: Totals, workers: int, started: float, *, already_finished: bool = False
+) -> Summary:
+    done = ledger_of(plan).done(plan.output.path, plan.blocks)
+    return Summary(
+        output=plan.output.store,
+        blocks=plan.blocks,
+        computed=totals.computed,
+        missing=int((~done).sum()),
+        voxels=totals.voxels,
+        skipped=totals.skipped,
+        already_finished=already_finished,
+        workers=workers,
+        seconds=perf_counter() - started,
+        read_s=totals.read_s,
+        wait_s=totals.wait_s,
+        compute_s=totals.compute_s,
+        write_s=totals.write_s,
+    )

@@ -1,0 +1,162 @@
+"""Running the blocks of one level: the driver's side of it, for predictions and pyramids alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from n2v_scale.blocks import BlockReport
+from n2v_scale.events import BlockDone, BlockFailed, Events, WorkersChanged
+from n2v_scale.grids import Block, BlockGrid
+from n2v_scale.ledger import Ledger, Marker
+from n2v_scale.lock import Lock
+from n2v_scale.progress import Progress, Step
+from n2v_scale.recovery import Level
+from n2v_scale.window import Crew, Outcome, reason, run_window
+
+FOLD_EVERY = 512
+"""Finished blocks between two writings of segments."""
+MOST_REASONS = 1000
+"""Failures of which the reason is kept."""
+
+
+@dataclass
+class LevelTotals:
+    """What the blocks of a level came to; seconds are added up over the workers."""
+
+    computed: int = 0
+    voxels: int = 0
+    skipped: int = 0
+    read_s: float = 0.0
+    wait_s: float = 0.0
+    compute_s: float = 0.0
+    write_s: float = 0.0
+    processors: set[str] = field(default_factory=set)
+    failures: int = 0
+    failed: dict[int, str] = field(default_factory=dict)
+    """Number and reason of blocks that were set aside, the first thousand."""
+
+    def add(self, report: BlockReport) -> None:
+        """One more block is done."""
+        self.computed += 1
+        self.voxels += report.voxels
+        self.skipped += report.skipped
+        self.read_s += report.read_s
+        self.wait_s += report.wait_s
+        self.compute_s += report.compute_s
+        self.write_s += report.write_s
+        self.processors.add(report.processor)
+
+    def fail(self, number: int, why: str) -> None:
+        """One more block is set aside."""
+        self.failures += 1
+        if len(self.failed) < MOST_REASONS:
+            self.failed[number] = why
+
+
+@dataclass
+class Totals(LevelTotals):
+    """Of a run: of its full resolution, and of the levels below it."""
+
+    lower: LevelTotals = field(default_factory=LevelTotals)
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What every level of a run is driven with."""
+
+    crew: Crew
+    ledger: Ledger
+    lock: Lock
+    progress: Progress
+    events: Events
+
+
+def run_level(
+    driver: Driver,
+    task: Callable[[Block], BlockReport],
+    level: Level,
+    wanted: npt.NDArray[np.bool_],
+    totals: LevelTotals,
+    *,
+    name: str,
+) -> None:
+    """Run ``task`` for the blocks of ``level`` that are ``wanted``; memory does not grow.
+
+    Finished blocks are folded into the ledger's segments now and then, and at the end whatever
+    happens.
+    """
+    numbers = np.flatnonzero(wanted)
+    if not len(numbers):
+        return
+    blocks: Iterator[Block] = (level.grid.at(int(number)) for number in numbers)
+    log = _LevelLog(driver, level.spec.path, totals)
+    try:
+        with driver.progress.step(name, _voxels(level.grid, wanted), "voxel") as bar:
+            for outcome in run_window(driver.crew.client, task, blocks, crew=driver.crew):
+                driver.lock.check()
+                log.take(outcome, bar)
+    finally:
+        log.fold()
+
+
+def _voxels(grid: BlockGrid, wanted: npt.NDArray[np.bool_]) -> int:
+    if wanted.all():
+        return grid.voxels
+    return sum(grid.at(int(number)).write.size for number in np.flatnonzero(wanted))
+
+
+class _LevelLog:
+    """Outcomes become totals, events, progress, and entries of the ledger."""
+
+    def __init__(self, driver: Driver, path: str, totals: LevelTotals) -> None:
+        self.driver, self.path, self.totals = driver, path, totals
+        self.pending: list[Marker] = []
+        self.workers = 0
+
+    def take(self, outcome: Outcome[Block], bar: Step) -> None:
+        """One block is done, or set aside."""
+        block, events = outcome.item, self.driver.events
+        if outcome.error is None:
+            report: BlockReport = outcome.result
+            self.totals.add(report)
+            self.pending.append(report.marker)
+            events.write(_done(self.path, report, outcome.attempts))
+        else:
+            why = reason(outcome.error)
+            self.totals.fail(block.number, why)
+            events.write(BlockFailed(self.path, block.number, outcome.attempts, why))
+        bar.advance(block.write.size, self._note())
+        if len(self.pending) >= FOLD_EVERY:
+            self.fold()
+
+    def fold(self) -> None:
+        """Write what is pending into the segments."""
+        markers, self.pending = self.pending, []
+        self.driver.ledger.fold(self.path, markers)
+
+    def _note(self) -> str:
+        workers = self.driver.crew.workers
+        if workers != self.workers:
+            self.workers = workers
+            self.driver.events.write(WorkersChanged(workers))
+        failed = f", {self.totals.failures} failed" if self.totals.failures else ""
+        return f"{self.totals.computed} blocks, {workers} workers{failed}"
+
+
+def _done(path: str, report: BlockReport, attempts: int) -> BlockDone:
+    return BlockDone(
+        level=path,
+        number=report.number,
+        voxels=report.voxels,
+        skipped=report.skipped,
+        attempts=attempts,
+        read_s=round(report.read_s, 6),
+        wait_s=round(report.wait_s, 6),
+        compute_s=round(report.compute_s, 6),
+        write_s=round(report.write_s, 6),
+        worker=report.worker,
+    )

@@ -1,0 +1,155 @@
+"""Whether what an earlier run left is still what was written, and of this input.
+
+Nothing here trusts that a marked block is well: a power cut leaves empty files behind renamed
+names, disks rot, people copy. Sizes are compared at every start, checksums by ``verify``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from zlib import crc32
+
+from distributed import Client
+
+from n2v_scale.errors import PlanError
+from n2v_scale.grids import Block, BlockGrid
+from n2v_scale.io.storage_options import StorageOptions
+from n2v_scale.io.stores import is_url, remember
+from n2v_scale.io.writer import ArraySpec, sizes_under, stored_checksum, stored_size
+from n2v_scale.ledger import Ledger, Marker
+from n2v_scale.plan import Plan
+from n2v_scale.progress import Progress
+from n2v_scale.window import reason, run_window
+
+log = logging.getLogger(__name__)
+
+THREADS = 16
+BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Level:
+    """One array of an output with its blocks."""
+
+    spec: ArraySpec
+    grid: BlockGrid
+
+
+def levels_of(plan: Plan) -> list[Level]:
+    """The full resolution, then the pyramid."""
+    lower = [Level(level.array, plan.level_grid(level)) for level in plan.levels]
+    return [Level(plan.output, plan.grid), *lower]
+
+
+def resized(level: Level, ledger: Ledger) -> list[int]:
+    """Finished blocks whose shards have other sizes now than when they were written."""
+    spec, grid = level.spec, level.grid
+    sizes = sizes_under(spec.store, spec.path) if is_url(spec.store) else None
+
+    def differs(marker: Marker) -> int | None:
+        block = grid.at(marker.number)
+        size = stored_size(spec, block.t, block.c, block.write, sizes=sizes)
+        return None if size == marker.size else marker.number
+
+    found: list[int] = []
+    markers = ledger.markers(spec.path, len(grid))
+    with ThreadPoolExecutor(THREADS) as pool:
+        while some := list(islice(markers, BATCH)):  # map() would take all of them at once
+            found += [number for number in pool.map(differs, some) if number is not None]
+    return found
+
+
+def forget(plan: Plan, ledger: Ledger, damaged: dict[str, list[int]]) -> None:
+    """Unmark ``damaged`` blocks, by level, and what was made from those of the full resolution.
+
+    The lower levels go first: a kill in between must not leave an old pyramid marked.
+    """
+    full, *lower = levels_of(plan)
+    stale = {level.spec.path: set(damaged.get(level.spec.path, [])) for level in lower}
+    for number in damaged.get(full.spec.path, []):
+        block = full.grid.at(number)
+        box = block.write
+        for level, factors in zip(lower, plan.levels, strict=True):
+            box = box.divide(factors.factors)
+            stale[level.spec.path].update(level.grid.touching(block.t, block.c, box))
+    for path in reversed(stale):
+        ledger.unmark(path, stale[path])
+    ledger.unmark(full.spec.path, damaged.get(full.spec.path, []))
+
+
+def damaged_by_size(plan: Plan, ledger: Ledger) -> dict[str, list[int]]:
+    """The finished blocks of each level whose shards have other sizes now."""
+    found = {level.spec.path: resized(level, ledger) for level in levels_of(plan)}
+    for path, numbers in found.items():
+        if numbers:
+            log.warning("level %s: blocks %s are damaged", path, numbers[:20])
+    return {path: numbers for path, numbers in found.items() if numbers}
+
+
+def recheck_input(plan: Plan, client: Client, ledger: Ledger, progress: Progress) -> int:
+    """Unmark the blocks whose input is no longer what they were made from; returns how many.
+
+    For an input whose files changed since the run began, such as a damaged chunk that was copied
+    again. A block depends on its read box alone, so the others stay.
+
+    Raises
+    ------
+    PlanError
+        When no block's input is what it was: that is another volume.
+    """
+    path, grid = plan.output.path, plan.grid
+    marked = int(ledger.done(path, len(grid)).sum())
+    changed: list[int] = []
+    outcomes = run_window(client, partial(_input_changed, plan), _with_blocks(ledger, path, grid))
+    with progress.step("checking the input, which changed", max(1, marked), "block") as bar:
+        for outcome in outcomes:
+            if outcome.error is not None:
+                log.info("block %d: %s", outcome.item[0].number, reason(outcome.error))
+            if outcome.error is not None or outcome.result:
+                changed.append(outcome.item[0].number)
+            bar.advance(1, f"{len(changed)} changed" if changed else "")
+    if marked and len(changed) == marked:
+        raise PlanError(
+            f"{plan.volume.address} is not the volume that {plan.output.store} was begun from: "
+            "--overwrite starts afresh; or choose another name"
+        )
+    forget(plan, ledger, {path: changed})
+    return len(changed)
+
+
+def _with_blocks(ledger: Ledger, path: str, grid: BlockGrid) -> Iterator[tuple[Block, Marker]]:
+    return ((grid.at(m.number), m) for m in ledger.markers(path, len(grid)))
+
+
+def _input_changed(plan: Plan, item: tuple[Block, Marker]) -> bool:
+    block, marker = item
+    values = plan.volume.read(block.t, block.c, plan.read_box(block))
+    return crc32(values.data) != marker.read_checksum
+
+
+def rewritten(
+    level: Level, storage: StorageOptions, client: Client, ledger: Ledger, progress: Progress
+) -> list[int]:
+    """Finished blocks whose shards, read back, are not what was written."""
+    path = level.spec.path
+    marked = int(ledger.done(path, len(level.grid)).sum())
+    found: list[int] = []
+    check = partial(_differs, level.spec, storage)
+    with progress.step(f"verifying level {path}", max(1, marked), "block") as bar:
+        for outcome in run_window(client, check, _with_blocks(ledger, path, level.grid)):
+            if outcome.error is not None or outcome.result:
+                found.append(outcome.item[0].number)
+            bar.advance(1, f"{len(found)} damaged" if found else "")
+    return sorted(found)
+
+
+def _differs(spec: ArraySpec, storage: StorageOptions, item: tuple[Block, Marker]) -> bool:
+    remember(spec.store, storage)
+    block, marker = item
+    stored = stored_checksum(spec, block.t, block.c, block.write)
+    return (stored.checksum, stored.size) != (marker.checksum, marker.size)
