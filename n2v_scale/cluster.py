@@ -94,6 +94,10 @@ def _quiet() -> Iterator[None]:
             "distributed.worker.memory.target": False,
             "distributed.worker.memory.pause": False,
             "distributed.comm.timeouts.connect": "60s",
+            # Nothing that grows with the number of tasks.
+            "distributed.worker.profile.enabled": False,
+            "distributed.admin.log-length": 1000,
+            "distributed.scheduler.dashboard.tasks.task-stream-length": 1000,
         }
     ):
         yield

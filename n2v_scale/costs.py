@@ -1,19 +1,21 @@
-"""What a plan will take, told before anything runs: blocks, bytes, the halo's cost, memory, time."""
+"""What a plan will take, told before anything runs: blocks, bytes, halo, memory, time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import prod
+from math import isfinite, prod
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from n2v_scale.denoiser import Denoiser, Region, open_denoiser, tile_boxes
+from n2v_scale.errors import ConfigError
 from n2v_scale.geometry import Box, Shape, as_shape, ceil_div, round_up
 from n2v_scale.grids import Block
 from n2v_scale.io.occupancy import stored_cells
+from n2v_scale.ledger import SEGMENT
 from n2v_scale.memory import Budget, WorkerMemory, worker_memory
 from n2v_scale.plan import Plan
 from n2v_scale.recovery import levels_of
@@ -41,7 +43,7 @@ class Forecast:
     write_bytes: int
     """With the pyramid."""
     files: int
-    """At most: shards of all levels, metadata, ledger."""
+    """At most, when it is finished: shards of all levels, metadata, ledger."""
     read_overhead: float
     """Voxels read over useful ones."""
     compute_overhead: float
@@ -50,6 +52,7 @@ class Forecast:
     """Of one worker, an upper bound."""
     memory_allowed: int | None
     workers: int
+    """That there is a block for."""
     speed: float
     """Useful voxels a second and worker."""
     speed_measured: bool
@@ -74,7 +77,16 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
     """The outlook of ``plan`` on workers that have ``budget``.
 
     ``speed`` is in useful voxels a second and worker; measured here, on one tile, when None.
+
+    Raises
+    ------
+    ConfigError
+        When the speed is not above 0.
+    InputError
+        When the volume, or the mask, is no longer there.
     """
+    if speed is not None and speed <= 0:
+        raise ConfigError(f"a speed of {speed:g} voxels a second: give one above 0")
     denoiser = open_denoiser(plan.denoiser, plan.open_options)
     axes = [_along(plan, axis) for axis in range(3)]
     images = plan.grid.times * plan.grid.channels
@@ -84,7 +96,9 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
     )
     sizes = [np.dtype(d).itemsize for d in (plan.volume.dtype, plan.output.dtype)]
     empty, estimated = _empty_blocks(plan)
-    rate = speed or measure_speed(plan, denoiser)
+    rate = measure_speed(plan, denoiser) if speed is None else speed
+    workers = min(budget.workers, plan.blocks)
+    in_a_row = ceil_div(plan.blocks - (empty or 0), workers)
     return Forecast(
         blocks=plan.blocks,
         tiles=images * prod(a.tiles for a in axes),
@@ -102,10 +116,10 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
         compute_overhead=computed / useful,
         memory=worker_memory(plan.volume, denoiser, plan.sizes, plan.output.dtype, budget.tasks),
         memory_allowed=budget.memory_bytes,
-        workers=budget.workers,
+        workers=workers,
         speed=rate,
         speed_measured=speed is None,
-        seconds=useful * (1 - (empty or 0) / plan.blocks) / (rate * budget.workers),
+        seconds=in_a_row * useful / plan.blocks / rate,
     )
 
 
@@ -133,11 +147,14 @@ def _padded(a: int, b: int, low: int, high: int, stride: int, n: int) -> tuple[i
 
 
 def _files(plan: Plan) -> int:
-    shards = 0
+    documents = 1 if plan.output.zarr_format == 3 else 2  # of each array and of each group
+    files = 2 * documents
     for level in levels_of(plan):
-        spec = level.spec
-        shards += prod(ceil_div(n, s) for n, s in zip(spec.shape, spec.shard, strict=True)) + 1
-    return shards + ceil_div(plan.blocks, 4096) + 4
+        files += prod(
+            ceil_div(n, s) for n, s in zip(level.spec.shape, level.spec.shard, strict=True)
+        )
+        files += documents + ceil_div(len(level.grid), SEGMENT)
+    return files
 
 
 def _empty_blocks(plan: Plan) -> tuple[int | None, bool]:
@@ -159,11 +176,18 @@ def _emptiness(plan: Plan) -> Callable[[Block], bool] | None:
     if stored is None and mask is None:
         return None
 
-    def empty(block: Block) -> bool:
-        if mask is not None and mask.outside(block.t, block.c, block.write):
-            return True
+    def unstored(block: Block) -> bool:
+        if stored is None:
+            return False
+        if stored.fill_value == plan.nodata:
+            return stored.empty(block.t, block.c, block.write)
         inner = Box.whole(plan.shape).contains(block.write.expand(plan.halo))
-        return stored is not None and inner and stored.empty(block.t, block.c, plan.read_box(block))
+        constant = inner and isfinite(stored.fill_value)
+        return constant and stored.empty(block.t, block.c, plan.read_box(block))
+
+    def empty(block: Block) -> bool:
+        outside = mask is not None and mask.outside(block.t, block.c, block.write)
+        return outside or unstored(block)
 
     return empty
 

@@ -18,6 +18,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -171,16 +172,17 @@ def _span(a: int, b: int, n: int, m: int) -> tuple[int, int]:
     return min(a * parts // extent for extent, parts in widths), min(m, stop)
 
 
-def _widths(n: int, m: int) -> list[tuple[int, int]]:
+@lru_cache(maxsize=16)
+def _widths(n: int, m: int) -> tuple[tuple[int, int], ...]:
     """How wide a voxel of the mask may be, as fractions (extent, parts).
 
     >>> _widths(8, 4), _widths(7, 4), _widths(9, 3)
-    ([(8, 4), (2, 1)], [(7, 4), (2, 1)], [(9, 3), (3, 1), (4, 1)])
+    (((8, 4), (2, 1)), ((7, 4), (2, 1)), ((9, 3), (3, 1), (4, 1)))
     """
     low, high = n // m, ceil_div(n, m)
     halvings = {2 ** (low.bit_length() - 1), 2 ** (high - 1).bit_length()}
     whole = [f for f in sorted({low, high} | halvings) if m in (n // f, ceil_div(n, f))]
-    return [(n, m), *((f, 1) for f in whole)]
+    return (n, m), *((f, 1) for f in whole)
 
 
 def _present(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

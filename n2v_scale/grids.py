@@ -39,7 +39,9 @@ class BlockGrid:
         return self.times * self.channels * prod(self.shape)
 
     def at(self, number: int) -> Block:
-        """Block ``number``."""
+        """Block ``number``; an IndexError where there is none."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"there is no block {number}: they go from 0 to {len(self) - 1}")
         index = []
         rest = number
         for extent in reversed((self.channels, *grid_shape(self.shape, self.block))):

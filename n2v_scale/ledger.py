@@ -10,6 +10,7 @@ written: a kill in between leaves it twice, and that does no harm.
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ READERS = 16
 """Threads that read markers."""
 ROW = np.dtype([("done", "?"), ("checksum", "<u4"), ("read_checksum", "<u4"), ("size", "<u8")])
 """What a segment says of a block."""
+
+log = logging.getLogger(__name__)
 
 Rows = npt.NDArray[Any]
 
@@ -73,6 +76,20 @@ class Ledger:
         if record is None:
             raise OutputError(f"{self.store} lost its record while it was being written")
         self.write_record({**record, **changes})
+
+    def add_processor(self, name: str) -> None:
+        """Record one more type of processor that blocks were computed on."""
+        known: list[str] = (self.record() or {}).get("processors", [])
+        if name not in known:
+            if known:
+                log.warning(
+                    "%s was begun on %s and goes on on %s: the last digits may differ (1e-5 of "
+                    "the standard deviation)",
+                    self.store,
+                    ", ".join(known),
+                    name,
+                )
+            self.update(processors=[*known, name])
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Replace the record."""

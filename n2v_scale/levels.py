@@ -13,7 +13,7 @@ from n2v_scale.events import BlockDone, BlockFailed, Events, WorkersChanged
 from n2v_scale.grids import Block, BlockGrid
 from n2v_scale.ledger import Ledger, Marker
 from n2v_scale.lock import Lock
-from n2v_scale.progress import Progress, Step
+from n2v_scale.progress import Progress, Step, amount_text
 from n2v_scale.recovery import Level
 from n2v_scale.window import Crew, Outcome, reason, run_window
 
@@ -122,6 +122,8 @@ class _LevelLog:
         block, events = outcome.item, self.driver.events
         if outcome.error is None:
             report: BlockReport = outcome.result
+            if report.processor not in self.totals.processors:
+                self.driver.ledger.add_processor(report.processor)
             self.totals.add(report)
             self.pending.append(report.marker)
             events.write(_done(self.path, report, outcome.attempts))
@@ -144,7 +146,8 @@ class _LevelLog:
             self.workers = workers
             self.driver.events.write(WorkersChanged(workers))
         failed = f", {self.totals.failures} failed" if self.totals.failures else ""
-        return f"{self.totals.computed} blocks, {workers} workers{failed}"
+        done, crew = self.totals.computed, amount_text(workers, "worker")
+        return f"{amount_text(done, 'block')}, {crew}{failed}"
 
 
 def _done(path: str, report: BlockReport, attempts: int) -> BlockDone:

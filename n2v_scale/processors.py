@@ -6,37 +6,34 @@ import platform
 from functools import lru_cache
 from pathlib import Path
 
+CPU_INFO = Path("/proc/cpuinfo")
+VECTORS = (("avx512f", "AVX512"), ("avx2", "AVX2"), ("sve", "SVE"), ("asimd", "NEON"))
+"""Instruction sets that kernels are chosen by, the widest first; the kernel's name and ours."""
+
 
 @lru_cache(maxsize=4)
 def processor(device: str) -> str:
     """The device's model, such as ``AMD EPYC (AVX2)`` or ``NVIDIA H200``.
 
-    ``device`` is ``cpu`` or torch's name of another one.
+    ``device`` is ``cpu`` or torch's name of another one. It is no other after an update of a
+    library.
     """
     if device == "cpu":
-        return f"{_cpu_model()} ({_vector_instructions()})"
+        return f"{_cpu('model name')} ({_vectors()})"
     import torch
 
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))
-    return f"{device} of {_cpu_model()}"
+    return f"{device} of {_cpu('model name')}"
 
 
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+def _cpu(name: str) -> str:
+    """What Linux says of the first core; elsewhere, and where it says nothing, the machine."""
+    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.is_file() else []
+    values = [line.partition(":")[2].strip() for line in lines if line.startswith(name)]
+    return values[0] if values else platform.processor() or platform.machine()
 
 
-def _vector_instructions() -> str:
-    """The widest that numpy found; torch chooses its kernels alike."""
-    from numpy.lib import introspect
-
-    features = introspect.opt_func_info(func_name="^add$", signature="float32")
-    targets = {
-        kind["current"] for kinds in features.values() for kind in kinds.values() if kind["current"]
-    }
-    return ", ".join(sorted(targets)) or platform.machine()
+def _vectors() -> str:
+    known = {*_cpu("flags").split(), *_cpu("Features").split()}  # x86, Arm
+    return next((ours for kernel, ours in VECTORS if kernel in known), platform.machine())

@@ -163,7 +163,11 @@ def amount_text(amount: float, unit: str) -> str:
             if amount >= size:
                 return f"{_digits(amount / size, 3)} {prefix}{unit}"
     digits = f"{amount:.0f}" if amount == int(amount) else _digits(amount, 2)
-    plural = "s" if unit in {"step", "block", "voxel", "plane", "file"} and digits != "1" else ""
+    plural = (
+        "s"
+        if unit in {"step", "block", "voxel", "plane", "file", "worker"} and digits != "1"
+        else ""
+    )
     return f"{digits} {unit}{plural}"
 
 

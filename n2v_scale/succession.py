@@ -41,7 +41,8 @@ whatever it does not know; it never lists what is in an array."""
 LOCK_KEY = f"{LOCK_FOLDER}/holder.json"
 
 LOOKS = 12
-"""How often in a lease a holder elsewhere is looked at."""
+"""How often in a lease a holder elsewhere is looked at, at least."""
+LOOK_EVERY_S = 5.0
 ATTEMPTS = 20
 """How often the lock may slip away before it is given up."""
 PAUSE_S = 0.01
@@ -102,7 +103,7 @@ def _watch(store: str, chain: list[bytes], lease_s: float) -> list[bytes]:
     """
     end = time.monotonic() + lease_s
     while True:
-        time.sleep(lease_s / LOOKS)
+        time.sleep(min(lease_s / LOOKS, LOOK_EVERY_S))
         over = time.monotonic() >= end
         seen = _chain(store)
         if over or seen != chain:
@@ -113,15 +114,18 @@ def _take_over(store: str, chain: list[bytes], me: Holder) -> float | None:
     """When the lock of a dead holder became ours; None when another taker was faster."""
     started = now()
     claim, mine = claim_key(token_of(chain[-1])), me.encode()
-    put_if_absent(store, claim, mine)
-    if _chain(store) != [*chain, mine]:
-        if get(store, claim) == mine:
+    replaced = False
+    try:
+        put_if_absent(store, claim, mine)
+        if _chain(store) == [*chain, mine]:
+            put(store, LOCK_KEY, mine)
+            replaced = True
+    finally:  # a claim that led to nothing would keep others out while this process lives
+        if not replaced and get(store, claim) == mine:
             delete_keys(store, [claim])
-        return None
-    put(store, LOCK_KEY, mine)
-    if now() - started >= me.lease_s:
+    if replaced and now() - started >= me.lease_s:
         raise OutputError(f"{store} took {me.lease_s:g} s to be locked: run the same command again")
-    return started
+    return started if replaced else None
 
 
 def _chain(store: str) -> list[bytes]:

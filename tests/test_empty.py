@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -52,16 +51,17 @@ PALETTES: dict[str, list[float]] = {
 
 @st.composite
 def images(draw: st.DrawFn, dtypes: tuple[str, ...] = tuple(PALETTES)) -> np.ndarray:
-    """Noise of few values, with boxes of one value in it, which may touch faces and each other."""
-    shape = draw(st.tuples(*[st.integers(1, 12)] * 3))
+    """Boxes of noise or of one value, one over the other, on two halves of one value each."""
+    shape = draw(st.tuples(*[st.integers(1, 3) | st.integers(4, 12)] * 3))
     dtype = draw(st.sampled_from(dtypes))
-    palette = PALETTES[dtype]
+    palette = np.array(PALETTES[dtype], dtype)
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    image = rng.choice(np.array(palette, dtype), shape)
-    for _ in range(draw(st.integers(0, 3))):
-        start = [draw(st.integers(0, n // 2)) for n in shape]
-        stop = [draw(st.integers(max(a + 1, n - 2), n)) for a, n in zip(start, shape, strict=True)]
-        image[Box(as_shape(start), as_shape(stop)).slices] = draw(st.sampled_from(palette))
+    image = np.full(shape, draw(st.sampled_from(list(palette))))
+    image[:, : shape[1] // 2] = draw(st.sampled_from(list(palette)))
+    for value in draw(st.lists(st.none() | st.sampled_from(list(palette)), max_size=4)):
+        sides = [draw(st.tuples(*[st.integers(0, n)] * 2)) for n in shape]
+        part = image[tuple(slice(min(s), max(s)) for s in sides)]
+        part[...] = rng.choice(palette, part.shape) if value is None else value
     return image
 
 
@@ -81,7 +81,7 @@ def some_outside(seed: int, shape: Shape) -> Outside:
 
 
 def is_kept(values: np.ndarray, nodata: float | None, outside: Outside, box: Box) -> bool:
-    cell = values[box.slices]
+    cell = values[box.slices].astype(np.float64)
     if nodata is None:
         return outside(box)
     return outside(box) or bool(np.all(np.isnan(cell) if np.isnan(nodata) else cell == nodata))
@@ -157,17 +157,48 @@ def test_what_a_no_data_value_is_equal_to(
     assert found == Cells((whole,) if kept else ())
 
 
+def test_a_cell_with_other_values_beside_no_data_is_not_kept() -> None:
+    whole = Box.whole((1, 1, 3))
+    for nodata in (np.nan, 2.0):
+        for place in range(3):
+            values = np.full((1, 1, 3), nodata, np.float32)
+            values[0, 0, place] = 1
+            found = classify(
+                values, whole, whole, cell=(1, 1, 3), halo=NO_HALO, shape=(1, 1, 3), nodata=nodata
+            )
+            assert found == Cells()
+
+
 def test_one_voxel_in_the_halo_makes_a_cell_no_constant() -> None:
-    """Wherever in it; and one beyond it does not."""
+    """Wherever in the cell and around it; and one beyond the halo does not."""
     halo: Halo = ((1, 2), (0, 1), (2, 0))
-    whole, write = Box.whole((9, 9, 9)), Box((3, 3, 3), (6, 6, 6))
+    shape, cell = (15, 9, 9), (5, 3, 3)
+    whole, write = Box.whole(shape), Box((5, 3, 3), (10, 6, 6))
     around = write.expand(halo)
-    for place in np.ndindex(9, 9, 9):
-        values = np.full((9, 9, 9), 5, np.uint16)
+    for place in np.ndindex(shape):
+        values = np.full(shape, 5, np.uint16)
         values[place] = 6
-        found = classify(values, whole, write, cell=(3, 3, 3), halo=halo, shape=(9, 9, 9))
+        found = classify(values, whole, write, cell=cell, halo=halo, shape=shape)
         inside = around.contains(Box(place, as_shape([i + 1 for i in place])))
         assert found == (Cells() if inside else Cells((), ((write, 5.0),)))
+
+
+@pytest.mark.parametrize(
+    ("values", "constant"),
+    [
+        ([0.0, 0.0], 0.0),
+        ([0.0, -0.0], None),
+        ([-0.0, -0.0], None),
+        ([np.nan, np.nan], None),
+        ([-np.inf, -np.inf], None),
+        ([-1.5, -1.5], -1.5),
+    ],
+)
+def test_which_floats_are_constant(values: list[float], constant: float | None) -> None:
+    image = np.array(values, np.float32).reshape(1, 1, 2)
+    whole = Box.whole((1, 1, 2))
+    found = classify(image, whole, whole, cell=(1, 1, 2), halo=NO_HALO, shape=(1, 1, 2))
+    assert found == Cells((), () if constant is None else ((whole, constant),))
 
 
 def test_boxes_that_would_make_the_result_depend_on_blocks_are_refused() -> None:
@@ -404,19 +435,13 @@ def test_a_response_is_repeated_from_the_volumes_origin(
 # Networks
 
 
-def small_unet(fold: Shape = (1, 1, 1)) -> FilterUNetConfig:
-    unet = UNetConfig(in_channels=2, depth=1, filters=2, pooled=(0, 1, 1), fold=fold)
-    return FilterUNetConfig((1, 3, 3), unet)
-
-
 def scene(model: Model) -> np.ndarray:
-    """Noise between two constants, of which one touches faces; (z, y, x)."""
-    low, high = (max(sides) for sides in zip(*model.halo, strict=True))
-    depth = low + high + 16
-    image = np.random.default_rng(3).poisson(100, (depth, 2 * depth, 2 * depth)).astype(np.uint16)
-    image[:, :, :depth] = 100
-    image[:, depth:, depth:] = 0
-    image[2:6, 2:6, depth + 8 :] = 65535  # saturated
+    """Noise beside two constants, each with a cell of 8³ that sees nothing else; (z, y, x)."""
+    z, y, x = (low + high + 15 for low, high in model.halo)
+    image = np.random.default_rng(3).poisson(100, (z, 2 * y, x + 16)).astype(np.uint16)
+    image[:, :y, :x] = 100
+    image[:, y:, :x] = 0
+    image[2:6, 2:6, x + 4 : x + 8] = 300
     return image
 
 
@@ -427,7 +452,12 @@ def blockings_of(image: np.ndarray) -> list[Shape]:
 
 @pytest.fixture(scope="module")
 def folding(tmp_path_factory: pytest.TempPathFactory, write_model: Callable[..., Path]) -> Path:
-    return write_model(tmp_path_factory.mktemp("models") / "folding", small_unet((1, 2, 2)))
+    """A model whose network makes channels of every 2 x 2 voxels."""
+    unet = UNetConfig(
+        in_channels=2, depth=1, filters=2, kernel=(1, 3, 3), pooled=(0, 1, 1), fold=(1, 2, 2)
+    )
+    folder = tmp_path_factory.mktemp("models") / "folding"
+    return write_model(folder, FilterUNetConfig((3, 3, 3), unet))
 
 
 @pytest.fixture(params=["tiny", "folding"])
@@ -462,8 +492,8 @@ def test_blocks_do_not_change_a_network_with_a_mask_and_no_data(model: Model) ->
     ]
     assert len({result.tobytes() for result in results}) == 1
     np.testing.assert_array_equal(results[0][:, 16:24], image[:, 16:24])
-    start = -(-shape[1] // 2 // 8) * 8
-    assert not results[0][:, start:, start:].any()
+    half = -(-shape[1] // 2 // 8) * 8
+    assert not results[0][:, half:, : shape[2] - 24].any()
     assert (results[0] != image).mean() > 0.25
 
 
@@ -484,5 +514,3 @@ def test_a_network_that_folds_has_an_answer_for_each_position(folding: Path) -> 
     response = constant_response(Model(folding, OpenOptions(CONSTANTS)), 123.0, 0)
     assert np.ptp(response) > 1e-2
     np.testing.assert_allclose(response[:, :2, :2], response[:, 2:, 2:], rtol=1e-6)
-    pooling = replace(small_unet(), window=(1, 3, 3))
-    assert pooling.stride == (1, 2, 2)

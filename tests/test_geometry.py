@@ -111,6 +111,22 @@ def test_aligning_gives_the_smallest_aligned_box_around(box, multiple):
     assert aligned.align(multiple) == aligned
 
 
+@given(boxes(), multiples)
+def test_dividing_gives_the_coarse_voxels_that_are_made_from_the_box(box, factors):
+    coarse = np.zeros([-(-SIZE // f) for f in factors], bool)
+    for voxel in np.argwhere(painted(box)):
+        coarse[tuple(voxel // factors)] = True
+    found = np.zeros_like(coarse)
+    found[box.divide(factors).slices] = True
+    np.testing.assert_array_equal(found, coarse)
+
+
+@given(boxes(), multiples, multiples)
+def test_dividing_twice_is_dividing_by_the_product(box, first, then):
+    both = as_shape([a * b for a, b in zip(first, then, strict=True)])
+    assert box.divide(first).divide(then) == box.divide(both)
+
+
 @given(boxes(), st.tuples(*[st.integers(-5, 5)] * 3))
 def test_shifting_keeps_the_shape(box, offset):
     moved = box.shift(offset)

@@ -14,7 +14,7 @@ from n2v_scale import lock, succession
 from n2v_scale.errors import OutputError
 from n2v_scale.holder import Holder
 from n2v_scale.lock import Lock
-from n2v_scale.succession import LOCK_KEY
+from n2v_scale.succession import LOCK_KEY, claim_key
 
 STORE = "memory://output"
 DEAD = Holder.this_process(60)
@@ -50,24 +50,24 @@ class World:
             patch.setattr(succession, "_watch", lambda store, *_: succession._chain(store))
             yield self
 
-    def put_if_absent(self, store: str, key: str, data: bytes) -> bool:
+    def put_if_absent(self, _: str, key: str, data: bytes) -> bool:
         self._step()
         return self.keys.setdefault(key, data) is data
 
-    def put(self, store: str, key: str, data: bytes) -> None:
+    def put(self, _: str, key: str, data: bytes) -> None:
         self._step()
         self.keys[key] = data
 
-    def get(self, store: str, key: str) -> bytes | None:
+    def get(self, _: str, key: str) -> bytes | None:
         self._step()
         return self.keys.get(key)
 
-    def delete_keys(self, store: str, keys: list[str]) -> None:
+    def delete_keys(self, _: str, keys: list[str]) -> None:
         for key in keys:
             self._step()
             self.keys.pop(key, None)
 
-    def keys_under(self, store: str, prefix: str) -> list[str]:
+    def keys_under(self, _: str, prefix: str) -> list[str]:
         self._step()
         return sorted(key for key in self.keys if key.startswith(prefix + "/"))
 
@@ -115,6 +115,7 @@ class World:
 
         threads = [threading.Thread(target=guarded, args=(p,), daemon=True) for p in processes]
         self._running = len(threads)
+        self._doomed.clear()  # a thread may have got the number of an earlier one
         for thread in threads:
             thread.start()
         while self._next([thread.ident or 0 for thread in threads]):
@@ -132,7 +133,6 @@ class World:
         self._rest()
         granted.wait()
         if me in self._doomed:
-            self._doomed.remove(me)  # a later thread may get its number
             raise Died
 
     def _rest(self) -> None:
@@ -215,6 +215,7 @@ def test_a_sleeper_that_wakes_and_its_successor_never_both_go_on(script):
         assert len(world.took) + (sleeper._lost is None) <= 1
         if sleeper._lost is None:
             assert sleeper.holder.beat == 1
+            assert claim_key(DEAD.token) not in world.keys
         else:
             assert "took it over" in sleeper._lost
 
@@ -234,11 +235,24 @@ def test_an_answer_that_got_lost_does_not_lose_the_lock():
         assert not world.refused
 
 
+def test_a_taker_whose_store_fails_leaves_no_claim():
+    """Its process may live on, and would keep everybody out."""
+    with World([], DEAD.encode()).instead() as world, pytest.MonkeyPatch.context() as patch:
+
+        def fails(_: str, key: str, data: bytes) -> None:
+            raise OSError("the disk is full")
+
+        patch.setattr(succession, "put", fails)
+        world.run(world.taker())
+        assert len(world.refused) == 1
+        assert world.keys == {LOCK_KEY: DEAD.encode()}
+
+
 def test_a_lock_that_always_slips_away_is_given_up():
-    with World([]).instead() as world, pytest.MonkeyPatch.context() as patch:
+    with World([]).instead(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(succession, "put_if_absent", lambda *_: False)
         patch.setattr(succession, "get", lambda *_: None)
-        with pytest.raises(OutputError, match="memory://output cannot be locked .*all the time"):
+        with pytest.raises(OutputError, match=r"memory://output cannot be locked .*all the time"):
             succession.take(STORE, Holder.this_process(60), lambda _: None)
 
 

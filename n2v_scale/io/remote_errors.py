@@ -45,7 +45,7 @@ def explained(where: str, options: StorageOptions, error: type[N2VScaleError]) -
     """
     try:
         yield
-    except N2VScaleError:
+    except (N2VScaleError, MemoryError):
         raise
     except Exception as exc:
         if isinstance(exc, MISSING) and not _no_bucket(exc):

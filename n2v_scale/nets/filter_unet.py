@@ -53,10 +53,5 @@ class FilterUNet(nn.Module):
     def forward(self, x: Tensor, crop: Halo = NO_HALO, inside: Box | None = None) -> Tensor:
         """The estimate for the core of a tile; see :meth:`UNet.forward`."""
         filtered = self.filter(x, inside)
-        correction: Tensor = self.unet(torch.cat([x, filtered], dim=1), crop)
-        core: Tensor = trim(filtered, crop, NO_HALO)
-        return core + correction
-
-    def memory_bytes(self, shape: Shape) -> int:
-        """An upper bound of the activations that one forward pass over ``shape`` holds at once."""
-        return self.unet.memory_bytes(shape)
+        correction: Tensor = self.unet(torch.cat([x, filtered], dim=1))
+        return trim(filtered + correction, crop, NO_HALO)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from n2v_scale.errors import TrainingError
-from n2v_scale.geometry import Box, Shape
+from n2v_scale.geometry import Box, Shape, as_shape
 
 MOST_WINDOWS = 4096
 """Of one batch of patches: neighbouring windows say nearly the same."""
@@ -51,18 +51,9 @@ class BlindFilter(nn.Module):
         weight = self.weight * self.neighbours
         both = F.conv3d(x, torch.cat([weight, self.neighbours]), padding=padding)
         out, total = both[:, :1], both[:, 1:]  # (b * c, 1, z, y, x)
-        present = self._present(x, inside)
-        missing = weight.sum() - F.conv3d(present, weight, padding=padding)
-        count = F.conv3d(present, self.neighbours, padding=padding).clamp_min(1)
-        return (out + missing * total / count).reshape(b, c, *shape)
-
-    @staticmethod
-    def _present(x: Tensor, inside: Box | None) -> Tensor:
-        present = x.new_zeros(1, 1, *x.shape[2:])
-        if inside is None:
-            return present + 1
-        present[(..., *inside.slices)] = 1
-        return present
+        whole = Box.whole(as_shape(shape))
+        share = missing_share(weight[0, 0], self.neighbours[0, 0], whole, inside or whole)
+        return (out + share * total).reshape(b, c, *shape)
 
     @torch.no_grad()
     def fit(self, patches: Iterable[Tensor]) -> None:
@@ -96,6 +87,37 @@ class BlindFilter(nn.Module):
         weight = torch.zeros(size, dtype=torch.float64)
         weight[keep] = solution
         self.weight.copy_(weight.reshape(self.weight.shape))
+
+
+def missing_share(weight: Tensor, neighbours: Tensor, box: Box, inside: Box) -> Tensor:
+    """The weight of the neighbours that are missing over the number of those that are there.
+
+    For each voxel of ``box`` (z, y, x); exactly zero where all neighbours lie in ``inside``.
+    """
+    kinds, places = [], []
+    for axis, size in enumerate(weight.shape):
+        there, place = _kinds_of_voxels(
+            (box.start[axis], box.stop[axis]), (inside.start[axis], inside.stop[axis]), size
+        )
+        kinds.append(there.to(weight))
+        places.append(place.to(weight.device))
+    present = torch.einsum("az,by,cx->abczyx", *kinds)
+    missing = ((1 - present) * weight).sum(dim=(3, 4, 5))
+    share = missing / (present * neighbours).sum(dim=(3, 4, 5)).clamp_min(1)
+    for axis, place in enumerate(places):
+        share = share.index_select(axis, place)
+    return share
+
+
+def _kinds_of_voxels(
+    voxels: tuple[int, int], inside: tuple[int, int], size: int
+) -> tuple[Tensor, Tensor]:
+    """Along one axis, the few sets of taps that are there, (kinds, size), and each voxel's kind."""
+    taps = torch.arange(size)
+    seen = torch.arange(*voxels)[:, None] + taps - size // 2
+    bits = ((seen >= inside[0]) & (seen < inside[1])).long() << taps
+    codes, place = bits.sum(dim=1).unique(return_inverse=True)
+    return (codes[:, None] >> taps) & 1, place
 
 
 def _windows(batch: Tensor, kernel: Shape) -> Tensor:

@@ -1,17 +1,6 @@
-"""The U-Net, 3D, with 2D as the special case, cropping as it goes.
+"""The U-Net, 3D, with 2D as the special case: its definition, as it is trained.
 
-A tile is read with a halo, and only its core is kept. Every level of the decoder is cropped to
-what the next one needs, so that the halo costs little more than the encoder's share of it.
-
-Along one axis, with margins in voxels of each level (``low`` side shown, depth 1)::
-
-    level 0   |<------ halo ------>|<------------ core ...      encoder: all of it
-    level 1        |<-- need_in -->|                            two convolutions eat the difference
-                          |need_out|
-    level 0                 |need_in|                           = two convolutions around the core
-
-Where the tile ends at the volume's face, the margin is 0 there and the convolutions' own zero
-padding acts, exactly as it does when the whole volume is one tile.
+Tiles go through :mod:`n2v_scale.nets.inference`, which computes the same function with less work.
 """
 
 from __future__ import annotations
@@ -23,9 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, as_shape, ceil_div
-
-CONVS_PER_LEVEL = 2
+from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, as_shape
 
 
 @dataclass(frozen=True)
@@ -107,7 +94,6 @@ class UNet(nn.Module):
             (b, out_channels, z, y, x), smaller than ``x`` by ``crop``.
         """
         del inside
-        margins = crop_margins(self.config, _divide(crop, self.config.fold))
         x = fold(x, self.config.fold)
         skips = []
         for level, block in enumerate(self.encoder):
@@ -115,49 +101,11 @@ class UNet(nn.Module):
             if level < self.config.depth:
                 skips.append(x)
                 x = F.max_pool3d(x, self.config.factors(level))
-        x = trim(x, margins[-1].available, margins[-1].need_out)
         for level in reversed(range(self.config.depth)):
-            factors, margin = self.config.factors(level), margins[level]
-            x = F.interpolate(self.reduce[level](x), scale_factor=_floats(factors))
-            x = trim(x, _times(margins[level + 1].need_out, factors), margin.need_in)
-            skip = trim(skips.pop(), margin.available, margin.need_in)
-            x = self.decoder[level](torch.cat([skip, x], dim=1))
-            x = trim(x, margin.need_in, margin.need_out)
-        return unfold(self.head(x), self.config.fold)
-
-    def memory_bytes(self, shape: Shape) -> int:
-        """An upper bound of the activations that one forward pass over ``shape`` holds at once."""
-        voxels = shape[0] * shape[1] * shape[2]
-        wide = 5 * self.config.filters // prod(self.config.fold)
-        # At full resolution: the skip, and the input and output of one convolution of the decoder.
-        return voxels * 4 * (3 * self.config.in_channels + wide)
-
-
-@dataclass(frozen=True)
-class Margin:
-    """Voxels around the core at one level: there are, go into the decoder, come out of it."""
-
-    available: Halo
-    need_in: Halo
-    need_out: Halo
-
-
-def crop_margins(config: UNetConfig, crop: Halo) -> list[Margin]:
-    """What each level must hold around the core, from full resolution to the lowest.
-
-    A margin never exceeds what is available: there the tile ends at the volume's face, and zero
-    padding is what the whole volume gets too. ``crop`` is in folded cells.
-    """
-    reach = [CONVS_PER_LEVEL * (k // 2) for k in config.kernel]
-    available, need_out, margins = crop, NO_HALO, []
-    for level in range(config.depth + 1):
-        need_in = _clip(_grow(need_out, reach), available)
-        margins.append(Margin(available, need_in, need_out))
-        if level < config.depth:
-            factors = config.factors(level)
-            available = _divide(available, factors)
-            need_out = _clip(_divide(need_in, factors), available)
-    return margins
+            factors = [float(f) for f in self.config.factors(level)]
+            x = F.interpolate(self.reduce[level](x), scale_factor=factors)
+            x = self.decoder[level](torch.cat([skips.pop(), x], dim=1))
+        return trim(unfold(self.head(x), self.config.fold), crop, NO_HALO)
 
 
 def _convolutions(inputs: int, outputs: int, config: UNetConfig) -> nn.Sequential:
@@ -196,30 +144,3 @@ def trim(x: Tensor, have: Halo, want: Halo) -> Tensor:
         length = x.shape[axis + 2] - (low - keep_low) - (high - keep_high)
         x = x.narrow(axis + 2, low - keep_low, length)
     return x
-
-
-def _floats(factors: Shape) -> list[float]:
-    return [float(f) for f in factors]
-
-
-def _halo(sides: list[tuple[int, int]]) -> Halo:
-    z, y, x = sides
-    return z, y, x
-
-
-def _grow(halo: Halo, reach: list[int]) -> Halo:
-    return _halo([(a + r, b + r) for (a, b), r in zip(halo, reach, strict=True)])
-
-
-def _clip(halo: Halo, limit: Halo) -> Halo:
-    pairs = zip(halo, limit, strict=True)
-    return _halo([(min(a, low), min(b, high)) for (a, b), (low, high) in pairs])
-
-
-def _divide(halo: Halo, factors: Shape) -> Halo:
-    pairs = zip(halo, factors, strict=True)
-    return _halo([(ceil_div(a, f), ceil_div(b, f)) for (a, b), f in pairs])
-
-
-def _times(halo: Halo, factors: Shape) -> Halo:
-    return _halo([(a * f, b * f) for (a, b), f in zip(halo, factors, strict=True)])

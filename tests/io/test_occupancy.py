@@ -173,7 +173,14 @@ HALF = [Box.whole((2, 4, 8)), Box((2, 0, 0), (4, 4, 8))]
 
 def test_what_is_no_object_is_not_taken_for_one(half: Path) -> None:
     """Leftovers of writers, of a larger array, and of other programs."""
-    for name in ("c/1/0/0.5f3e.partial", "c/7/0/0", "c/1/0/x", "c/1/0/.DS_Store", "d/1/0/0", "1"):
+    for name in (
+        "c/1/0/0.5f3e.partial",
+        "c/7/0/0",
+        "c/1/0/x",
+        "c/1/0/.DS_Store",
+        "d/1/0/0",
+        "1/0/0",
+    ):
         (half / name).parent.mkdir(parents=True, exist_ok=True)
         (half / name).write_bytes(b"")
     stored = known(open_volume(half))

@@ -173,6 +173,15 @@ def test_a_pickled_volume_is_read_by_another_process(s3: Any, tmp_path: Path) ->
     assert run.stderr == ""  # nothing was left open
 
 
+def test_a_volume_brings_its_options_along(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = open_volume(image(s3), storage_options=s3.options)
+    box = Box.whole((6, 8, 8))
+    for act in (volume.identity, lambda: volume.read(0, 0, box).sum()):
+        expected = act()
+        monkeypatch.setattr(connections, "_registry", {})
+        assert act() == expected
+
+
 def test_the_identity_follows_an_object(s3: Any) -> None:
     url = image(s3)
     volume = open_volume(url, storage_options=s3.options)
@@ -207,6 +216,13 @@ def test_the_root_is_found_in_one_round(s3: Any, requests: list[tuple[str, str]]
     assert str(locate(f"{url}/0")) == f"{url}/0"
     looked = [key.rpartition("/")[2] for method, key in requests if method == "head_object"]
     assert sorted(looked) == sorted([".zarray", ".zgroup", "zarr.json"] * 4)  # array to bucket
+
+
+def test_what_was_closed_is_opened_again(s3: Any) -> None:
+    volume = open_volume(image(s3), storage_options=s3.options)
+    for _ in range(2):
+        assert volume.read(0, 0, Box.whole((6, 8, 8))).sum() == DATA.sum()
+        connections.close_connections()
 
 
 def test_a_key_is_got_by_one_request(s3: Any, requests: list[tuple[str, str]]) -> None:
@@ -402,8 +418,11 @@ def check_failures(s3: Any, url: str, said: str, secrets: list[str]) -> None:
 
 
 @pytest.fixture
-def impatient(s3: Any) -> Any:
+def impatient(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The same service, and nothing is tried twice."""
+    import s3fs
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     once = {"config_kwargs.retries.max_attempts": 0, "config_kwargs.connect_timeout": 2}
     return s3._replace(options=s3.options | once)
 
@@ -450,10 +469,11 @@ class NoCredentialsError(Exception):
     ids=lambda value: str(value)[:20],
 )
 def test_what_a_store_raises_says_what_to_do(
-    s3: Any, monkeypatch: pytest.MonkeyPatch, raised: BaseException, said: str
+    impatient: Any, monkeypatch: pytest.MonkeyPatch, raised: BaseException, said: str
 ) -> None:
     refusing(monkeypatch, raised)
-    check_failures(s3, s3.url("out.zarr"), said, [s3.options["key"], s3.options["secret"]])
+    secrets = [impatient.options["key"], impatient.options["secret"]]
+    check_failures(impatient, impatient.url("out.zarr"), said, secrets)
 
 
 def test_a_read_that_fails_is_an_input_error(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

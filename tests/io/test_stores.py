@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from n2v_scale.errors import InputError
 from n2v_scale.geometry import Box
 from n2v_scale.io import connections
 from n2v_scale.io.open import open_volume
-from n2v_scale.io.stores import Location, inside, locate, normalise
+from n2v_scale.io.stores import Location, close_connections, inside, locate, normalise
 
 DATA = np.arange(4 * 5 * 6, dtype="u2").reshape(4, 5, 6)
 
@@ -88,6 +92,39 @@ def test_the_identity_of_a_remote_volume_follows_its_sizes(remote: str) -> None:
     array = zarr.open_array(store, path="0", mode="r+")
     array[:2] = np.random.default_rng(0).integers(0, 60000, (2, 5, 6))
     assert open_volume(remote).identity() != before
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address at which a web server of this process shows ``tmp_path``."""
+    pytest.importorskip("aiohttp")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    handler = partial(Quiet, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            close_connections()
+            server.shutdown()
+            thread.join()
+
+
+def test_an_image_is_read_from_a_web_server(tmp_path: Path, served: str) -> None:
+    zarr.create_array(str(tmp_path / "image.zarr"), data=DATA, chunks=(2, 5, 6))
+    volume = open_volume(f"{served}/image.zarr", storage_options={"headers.x-token": "s3cr3t"})
+    np.testing.assert_array_equal(volume.read(0, 0, Box.whole((4, 5, 6))), DATA)
+    assert volume.identity() == open_volume(f"{served}/image.zarr").identity()
+    close_connections()
+    np.testing.assert_array_equal(volume.read(0, 0, Box.whole((4, 5, 6))), DATA)
+    with pytest.raises(InputError, match="holds no zarr array or group"):
+        open_volume(f"{served}/nothing.zarr")
+    (tmp_path / "image.zarr" / "c" / "0" / "0" / "0").unlink()  # absent reads as zeros
+    assert not volume.read(0, 0, Box((0, 0, 0), (2, 5, 6))).any()
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

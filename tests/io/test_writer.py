@@ -174,6 +174,28 @@ def test_a_box_that_cuts_a_shard_is_refused(tmp_path: Path, box: Box) -> None:
     assert {key: get(spec.store, key) for key in stored(spec)} == before
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("empty", ["no chunk", "one chunk", "no bit", "a minus zero", "all"])
+def test_a_shard_is_what_zarr_alone_would_store(
+    tmp_path: Path, version: str, dtype: str, empty: str
+) -> None:
+    ours, zarrs = (spec_of(tmp_path / n, dtype=dtype, ome_version=version) for n in ("a", "b"))
+    values = values_for(ours)
+    if empty != "no chunk":
+        values[:4, :4, :8] = 0
+    if empty == "no bit":
+        values[3, 3, 7] = 1
+    if empty == "a minus zero":
+        values[3, 3, 7] = -np.zeros(1, dtype)[0]
+    if empty == "all":
+        values[...] = 0
+    write_all(ours, values)
+    create_array(zarrs)[...] = values
+    assert stored(ours) == stored(zarrs)
+    assert all(get(ours.store, key) == get(zarrs.store, key) for key in stored(ours))
+
+
 FIRST = Box((0, 0, 0), (8, 8, 8))
 
 

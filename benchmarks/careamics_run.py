@@ -1,0 +1,81 @@
+"""CAREamics on one volume: train, predict in tiles and whole, and say how fast and how well.
+
+Run by predict.py in an environment of its own; prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+# CAREamics imports torchvision, whose CUDA build does not load beside a CPU build of torch unless
+# these two operators, which nobody calls here, are declared.
+LIBRARY = torch.library.Library("torchvision", "DEF")
+for operator in ("nms", "qnms"):
+    LIBRARY.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+from careamics import CAREamist  # noqa: E402
+from careamics.config.factories import create_advanced_n2v_config  # noqa: E402
+
+
+def cpu_seconds() -> float:
+    """Of this process and the children that have ended."""
+    parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in parts)
+
+
+def main() -> None:
+    """Train for so many steps, then predict."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("noisy", help=".npy, (z, y, x), float32")
+    parser.add_argument("out", help="folder for tiled.npy and whole.npy")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--tile", type=int, nargs=3, default=[64, 128, 128])
+    parser.add_argument("--overlap", type=int, nargs=3, default=[0, 48, 48])
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    noisy = np.load(options.noisy)
+    config = create_advanced_n2v_config(
+        experiment_name="peer",
+        data_type="array",
+        axes="ZYX",
+        patch_size=[16, 64, 64],
+        batch_size=2,
+        num_epochs=1,
+        num_steps=options.steps,
+        num_workers=0,
+        trainer_params={"accelerator": "cpu", "devices": 1},
+        model_params={"depth": 2, "num_channels_init": 32},
+        seed=0,
+    )
+    result = {}
+    with tempfile.TemporaryDirectory() as folder:
+        peer = CAREamist(config, work_dir=folder, enable_progress_bar=False)
+        started = cpu_seconds()
+        peer.train(train_data=noisy)
+        result["train_cpu_s"] = cpu_seconds() - started
+        for name, tile, overlap in (
+            ("tiled", options.tile, options.overlap),
+            ("whole", list(noisy.shape), [0, 0, 0]),
+        ):
+            started = cpu_seconds()
+            predicted, _ = peer.predict(
+                noisy,
+                batch_size=1,
+                tile_size=tuple(tile),
+                tile_overlap=tuple(overlap),
+                num_workers=0,
+            )
+            result[f"{name}_cpu_s"] = cpu_seconds() - started
+            np.save(Path(options.out, f"{name}.npy"), np.squeeze(predicted[0]).astype(np.float32))
+    print(json.dumps(result))
+
+
+main()
