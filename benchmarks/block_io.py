@@ -32,13 +32,13 @@ import zarr
 from scipy.ndimage import gaussian_filter
 from zarr.core.sync import cleanup_resources
 
-from n2v_scale.geometry import Box
+from n2v_scale.geometry import Box, Shape, as_shape, cells_touching
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.writer import ArraySpec, create_array, read_output, write_box
 
 LIBRARIES = ("zarr-python", "tensorstore")
 TASKS = ("read", "write")
-SHARD = (256, 256, 256)
+SHARD: Shape = (256, 256, 256)
 READ = Box((102, 102, 102), (410, 410, 410))
 
 
@@ -96,7 +96,8 @@ def shard_values() -> npt.NDArray[np.uint16]:
     structure = gaussian_filter(rng.standard_normal(SHARD).astype(np.float32), 6)
     photons = 5 + 400 * np.clip(structure / structure.std() - 1, 0, None)
     noisy = 100 + rng.poisson(photons) + rng.normal(0, 2, SHARD)
-    return np.clip(np.rint(noisy), 0, 65535).astype(np.uint16)
+    rounded: npt.NDArray[np.uint16] = np.clip(np.rint(noisy), 0, 65535).astype(np.uint16)
+    return rounded
 
 
 def prepare(folder: str) -> None:
@@ -105,10 +106,9 @@ def prepare(folder: str) -> None:
     np.save(f"{folder}/shard.npy", values)
     spec = spec_at(folder, "volume", (512, 512, 512))
     create_array(spec)
-    for index in product(range(2), repeat=3):
-        start = tuple(i * n for i, n in zip(index, SHARD, strict=True))
-        box = Box(start, tuple(s + n for s, n in zip(start, SHARD, strict=True)))
-        write_box(spec, 0, 0, box, np.roll(values, sum(index)))
+    whole = spec.spatial_shape
+    for number, box in enumerate(cells_touching(Box.whole(whole), SHARD, whole)):
+        write_box(spec, 0, 0, box, np.roll(values, number))
 
 
 def measure(folder: str, runs: int) -> list[Measured]:
@@ -203,7 +203,7 @@ def opened(path: str, threads: int) -> Any:
 def check_read(folder: str) -> Callable[[Any], None]:
     def check(result: Any) -> None:
         spec = spec_at(folder, "volume", (512, 512, 512))
-        corner = Box(READ.start, tuple(s + 4 for s in READ.start))
+        corner = Box(READ.start, as_shape([s + 4 for s in READ.start]))
         expected = read_output(spec, 0, 0, corner)
         if not np.array_equal(result[:4, :4, :4], expected) or result.shape != READ.shape:
             raise ValueError("what was read is not what was written")

@@ -6,6 +6,7 @@ folder, or a builtin name) that every worker opens for itself.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -73,7 +74,7 @@ class OpenOptions:
     """Of the network's arithmetic: float32, float16 or bfloat16."""
 
 
-class Denoiser(Protocol):
+class Denoiser(Hashable, Protocol):
     """The contract between prediction and whatever removes the noise.
 
     The estimate of a voxel may depend only on input voxels within ``halo`` of it and on whether

@@ -97,6 +97,11 @@ class Lock:
                 "make sure that no other run writes there, and run the same command again"
             )
 
+    @property
+    def held(self) -> bool:
+        """Whether nothing has told yet that it is lost."""
+        return self._lost is None
+
     def start(self, renewed: float) -> None:
         """Keep alive what was written at ``renewed``."""
         self._renewed = renewed

@@ -13,7 +13,8 @@ import numpy as np
 
 from n2v_scale.denoiser import Denoiser
 from n2v_scale.errors import PlanError
-from n2v_scale.geometry import Halo, Shape, as_shape, grid_shape, round_up
+from n2v_scale.foreground import Foreground
+from n2v_scale.geometry import Box, Halo, Shape, as_shape, grid_shape, round_up
 from n2v_scale.io.volume import Volume
 
 READ_AT_ONCE = 10
@@ -61,7 +62,13 @@ class WorkerMemory:
 
 
 def worker_memory(
-    volume: Volume, denoiser: Denoiser, sizes: Sizes, dtype: str, tasks: int
+    volume: Volume,
+    denoiser: Denoiser,
+    sizes: Sizes,
+    dtype: str,
+    tasks: int,
+    *,
+    mask: Foreground | None = None,
 ) -> WorkerMemory:
     """The forecast of a worker's peak; ``dtype`` is the output's."""
     read, written = np.dtype(volume.dtype).itemsize, np.dtype(dtype).itemsize
@@ -71,6 +78,7 @@ def worker_memory(
     decode = 2 * chunks * prod(volume.chunk) * read
     encode = 3 * prod(sizes.shard) * written  # padded, its chunks encoded, and joined
     block = copies * prod(box) * read + prod(sizes.block) * written + max(decode, encode)
+    block += mask.memory_bytes(Box.whole(sizes.block)) if mask else 0
     return WorkerMemory(denoiser.base_bytes, denoiser.memory_bytes(sizes.tile), block, tasks)
 
 
@@ -84,7 +92,13 @@ def read_shape(shape: Shape, sizes: Sizes, halo: Halo, stride: Shape) -> Shape:
 
 
 def check_budget(
-    volume: Volume, denoiser: Denoiser, sizes: Sizes, dtype: str, budget: Budget
+    volume: Volume,
+    denoiser: Denoiser,
+    sizes: Sizes,
+    dtype: str,
+    budget: Budget,
+    *,
+    mask: Foreground | None = None,
 ) -> None:
     """Refuse sizes that need more than a worker has.
 
@@ -93,7 +107,7 @@ def check_budget(
     PlanError
         With the numbers, and what to do.
     """
-    memory = worker_memory(volume, denoiser, sizes, dtype, budget.tasks)
+    memory = worker_memory(volume, denoiser, sizes, dtype, budget.tasks, mask=mask)
     if budget.memory_bytes is None or memory.total <= budget.memory_bytes:
         return
     raise PlanError(

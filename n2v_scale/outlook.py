@@ -5,35 +5,51 @@ from __future__ import annotations
 from n2v_scale.costs import Forecast
 from n2v_scale.progress import amount_text, clock
 
+DAY_S = 24 * 60 * 60
+
 
 def outlook_text(forecast: Forecast) -> str:
-    """A forecast in a dozen lines."""
-    memory = forecast.memory
+    """A forecast in seven lines."""
     rows = {
-        "blocks": f"{forecast.blocks:,} of {_shape(forecast.block)}{_empty(forecast)}",
-        "tiles": f"{forecast.tiles:,} of {_shape(forecast.tile)}, halo {_halo(forecast.halo)}",
-        "read": f"{_bytes(forecast.read_bytes)}, {forecast.read_overhead:.2f} times the volume",
-        "write": f"{_bytes(forecast.write_bytes)} before compression, with the pyramid, in at most "
-        f"{forecast.files:,} files (chunks {_shape(forecast.chunk)}, shards "
-        f"{_shape(forecast.shard)})",
-        "halo": f"the network is given {forecast.compute_overhead:.2f} times the useful voxels, "
-        "and crops as it goes",
-        "memory": f"at most {_bytes(memory.total)} a worker"
-        + (f" of {_bytes(forecast.memory_allowed)} allowed" if forecast.memory_allowed else "")
-        + f": {_bytes(memory.base)} program and model, {_bytes(memory.tile)} forward pass, "
-        f"{memory.tasks} x {_bytes(memory.block)} blocks in hand",
-        "time": f"{clock(forecast.seconds)} on {forecast.workers} workers at "
-        f"{amount_text(forecast.speed, 'voxel')}/s each "
-        f"({'measured here on one tile' if forecast.speed_measured else 'as given'})",
+        "blocks": f"{forecast.blocks:,} of {_shape(forecast.block)} voxels (z, y, x), shared out "
+        f"among the workers{_empty(forecast)}",
+        "tiles": f"{forecast.tiles:,} of {_shape(forecast.tile)} voxels, what the network gives "
+        f"at once; it looks {_halo(forecast.halo)} voxels further along z, y, x (the halo)",
+        "compute": f"{forecast.compute_overhead:.2f} times the volume, because of the halo: "
+        "larger tiles need less",
+        "read": f"{_bytes(forecast.read_bytes)}, {forecast.read_overhead:.2f} times the volume, "
+        "because of the halo: larger blocks need less",
+        "write": f"{_bytes(forecast.write_bytes)} before compression, with the lower resolutions; "
+        f"at most {forecast.files:,} files of {_shape(forecast.shard)} voxels in chunks of "
+        f"{_shape(forecast.chunk)}",
+        "memory": _memory(forecast),
+        "time": _time(forecast),
     }
-    return "\n".join(f"{name:<8}{text}" for name, text in rows.items())
+    return "\n".join(f"{name:<9}{text}" for name, text in rows.items())
 
 
 def _empty(forecast: Forecast) -> str:
     if not forecast.empty_blocks:
         return ""
     about = "about " if forecast.empty_is_estimate else ""
-    return f", {about}{forecast.empty_blocks:,} of them known to be empty"
+    return f"; {about}{forecast.empty_blocks:,} are empty and take hardly any time"
+
+
+def _memory(forecast: Forecast) -> str:
+    memory = forecast.memory
+    allowed = f" of {_bytes(forecast.memory_allowed)} allowed" if forecast.memory_allowed else ""
+    return (
+        f"at most {_bytes(memory.total)} a worker{allowed}: {_bytes(memory.base)} for the program "
+        f"and the model, {_bytes(memory.tile)} for the network at work, {memory.tasks} x "
+        f"{_bytes(memory.block)} for blocks in hand"
+    )
+
+
+def _time(forecast: Forecast) -> str:
+    each = f"{amount_text(forecast.speed, 'voxel')}/s each"
+    source = "measured here on one tile" if forecast.speed_measured else "as given"
+    crew = amount_text(forecast.workers, "worker")
+    return f"about {_duration(forecast.seconds)} with {crew} at {each} ({source})"
 
 
 def _shape(shape: list[int]) -> str:
@@ -41,7 +57,12 @@ def _shape(shape: list[int]) -> str:
 
 
 def _halo(halo: list[list[int]]) -> str:
-    return ", ".join(f"{low}+{high}" for low, high in halo)
+    """One number an axis, or two where its sides differ."""
+    return ", ".join(str(low) if low == high else f"{low}+{high}" for low, high in halo)
+
+
+def _duration(seconds: float) -> str:
+    return clock(seconds) if seconds < 2 * DAY_S else f"{seconds / DAY_S:.0f} days"
 
 
 def _bytes(size: int) -> str:

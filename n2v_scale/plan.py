@@ -230,7 +230,7 @@ def make_plan(
     PlanError
         When the asked sizes contradict each other, or do not fit the budget.
     """
-    sizes = choose_sizes(volume, denoiser, settings, budget or Budget())
+    sizes = choose_sizes(volume, denoiser, settings, budget or Budget(), mask=foreground)
     axes = tuple(a for a in "tczyx" if a in {axis.name for axis in volume.axes})
     output = ArraySpec(
         store=store,

@@ -58,7 +58,7 @@ def make_prediction_plan(
         threads=settings.threads or max(1, available_cores() // budget.workers),
         identity=volume.identity(),
         precision=_precision(settings, device),
-        foreground=_foreground(settings, volume),
+        foreground=_foreground(settings, volume, storage),
         storage=storage,
         budget=budget,
     )
@@ -79,8 +79,12 @@ def _precision(settings: PredictSettings, device: str) -> str:
     return "float32"
 
 
-def _foreground(settings: PredictSettings, volume: Volume) -> Foreground | None:
-    return None if settings.mask is None else open_foreground(settings.mask, volume)
+def _foreground(
+    settings: PredictSettings, volume: Volume, storage: StorageOptions | None
+) -> Foreground | None:
+    if settings.mask is None:
+        return None
+    return open_foreground(settings.mask, volume, storage_options=storage)
 
 
 def make_copy_plan(

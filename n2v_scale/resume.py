@@ -98,7 +98,8 @@ def _differences(
     stored: dict[str, Any], now: dict[str, Any], settings: PredictSettings
 ) -> list[str]:
     def differ(name: str, old: Any, new: Any) -> list[str]:
-        return [] if old == new else [f"{name} was {_short(old)}, now {_short(new)}"]
+        same = json.dumps(old) == json.dumps(new)  # NaN is itself
+        return [] if same else [f"{name} was {_short(old)}, now {_short(new)}"]
 
     found = differ("the input's metadata", stored["input"]["metadata"], now["input"]["metadata"])
     for key in ("array", "timepoints", "channels"):
@@ -117,6 +118,10 @@ def _differences(
     for key in ("tile", "block"):
         if getattr(settings, key) is not None:
             found += differ(f"--{key}", stored[key], now[key])
+    if settings.threads is not None:
+        found += differ("--threads", stored["threads"], now["threads"])
+    if "seed" in settings.model_fields_set and stored["normalisation"] != now["normalisation"]:
+        found.append("--seed gives another normalisation")
     if settings.device != "auto":
         found += differ("--device", stored["device"], now["device"])
     if settings.precision != "auto":

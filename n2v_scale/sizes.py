@@ -8,6 +8,7 @@ from math import prod
 
 from n2v_scale.config import PredictSettings
 from n2v_scale.denoiser import Denoiser
+from n2v_scale.foreground import Foreground
 from n2v_scale.geometry import Shape, as_shape, grid_shape, round_up
 from n2v_scale.io.volume import Volume
 from n2v_scale.memory import Budget, Sizes, check_budget, worker_memory
@@ -87,7 +88,12 @@ def divisor_near(whole: int, wish: int) -> int:
 
 
 def choose_sizes(
-    volume: Volume, denoiser: Denoiser, settings: PredictSettings, budget: Budget
+    volume: Volume,
+    denoiser: Denoiser,
+    settings: PredictSettings,
+    budget: Budget,
+    *,
+    mask: Foreground | None = None,
 ) -> Sizes:
     """Chunk, shard, block and tile: what was asked for, else the least halo that fits.
 
@@ -103,7 +109,7 @@ def choose_sizes(
 
     def fits(sizes: Sizes) -> bool:
         limit = budget.memory_bytes
-        memory = worker_memory(volume, denoiser, sizes, dtype, budget.tasks)
+        memory = worker_memory(volume, denoiser, sizes, dtype, budget.tasks, mask=mask)
         if limit is None:
             return settings.tile is not None or memory.tile <= TILE_BYTES
         room = memory.tile <= TILE_SHARE * limit or settings.tile is not None
@@ -118,7 +124,7 @@ def choose_sizes(
                     return smallest
                 return _grown(smallest, volume, budget, fits)
     assert smallest is not None  # there is always one candidate
-    check_budget(volume, denoiser, smallest, dtype, budget)
+    check_budget(volume, denoiser, smallest, dtype, budget, mask=mask)
     return smallest  # no limit was given, and the smallest tile is over what is usual
 
 

@@ -184,7 +184,10 @@ def _go_on(plan: Plan, only: slice, *, client: Client | None, progress: Progress
     """Compute what is missing of the output that :func:`stored_plan` found."""
     record = ledger_of(plan).record() or {}
     if mask := record["plan"]["foreground"]:
-        plan = replace(plan, foreground=open_foreground(mask["address"], plan.volume))
+        plan = replace(
+            plan,
+            foreground=open_foreground(mask["address"], plan.volume, storage_options=plan.storage),
+        )
     settings = PredictSettings()
     budget = budget_for(settings, plan.device)
     return run_plan(plan, settings, budget, only=only, client=client, progress=progress)

@@ -1,47 +1,39 @@
-"""Networks; each knows its stride, crops as it goes, and can be rebuilt from its JSON."""
+"""Networks; each knows its stride and can be rebuilt from its JSON."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from n2v_scale.errors import ModelError
-from n2v_scale.nets.filter_unet import FilterUNet, FilterUNetConfig
-from n2v_scale.nets.unet import UNet, UNetConfig
+from n2v_scale.nets.filter_unet import FilterUNet
+from n2v_scale.nets.unet import UNet
+from n2v_scale.network_config import (
+    FilterUNetConfig,
+    NetworkConfig,
+    UNetConfig,
+    config_from_dict,
+    config_to_dict,
+)
 
 Network = FilterUNet | UNet
-NetworkConfig = FilterUNetConfig | UNetConfig
 
-NETWORKS = {"filter-unet": (FilterUNetConfig, FilterUNet), "unet": (UNetConfig, UNet)}
+__all__ = ["Network", "NetworkConfig", "build_network", "config_to_dict", "network_from_dict"]
 
 
 def build_network(name: str, config: NetworkConfig) -> Network:
     """A network with fresh weights."""
-    network: Network = NETWORKS[name][1](config)
-    return network
+    if name == "unet" and isinstance(config, UNetConfig):
+        return UNet(config)
+    if name == "filter-unet" and isinstance(config, FilterUNetConfig):
+        return FilterUNet(config)
+    raise ValueError(f"{type(config).__name__} does not describe a network called {name!r}")
 
 
 def network_from_dict(name: str, config: dict[str, Any]) -> Network:
-    """A network from its name and :func:`config_to_dict`.
+    """A network with fresh weights from its name and :func:`config_to_dict`.
 
     Raises
     ------
     ModelError
         When the name or the configuration is unknown to this version.
     """
-    if name not in NETWORKS:
-        raise ModelError(
-            f"the model's network is {name!r}, and this version knows {', '.join(NETWORKS)}"
-        )
-    config_type: type[NetworkConfig] = NETWORKS[name][0]
-    try:
-        return build_network(name, TypeAdapter(config_type).validate_python(config))
-    except ValidationError as error:
-        raise ModelError(f"the model's network configuration is not valid: {error}") from None
-
-
-def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
-    """A network's configuration as JSON."""
-    return asdict(config)
+    return build_network(name, config_from_dict(name, config))

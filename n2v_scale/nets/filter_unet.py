@@ -7,27 +7,16 @@ layer starts at zero, so training can only add to it. No normalisation layers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from n2v_scale.geometry import NO_HALO, Box, Halo, Shape
 from n2v_scale.nets.linear import BlindFilter
-from n2v_scale.nets.unet import UNet, UNetConfig, trim
+from n2v_scale.nets.unet import UNet, trim
+from n2v_scale.network_config import FilterUNetConfig
 
-
-@dataclass(frozen=True)
-class FilterUNetConfig:
-    """The filter's window and the U-Net that corrects it."""
-
-    window: Shape = (5, 5, 5)
-    unet: UNetConfig = field(default_factory=lambda: UNetConfig(in_channels=2, filters=16))
-
-    @property
-    def stride(self) -> Shape:
-        """What origins and extents must be multiples of."""
-        return self.unet.stride
+__all__ = ["FilterUNet", "FilterUNetConfig"]
 
 
 class FilterUNet(nn.Module):

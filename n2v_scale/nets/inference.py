@@ -1,7 +1,7 @@
 """Networks as they are applied to tiles: the trained function, with less work and memory.
 
 The same sums in another order: batch normalisation is folded into the convolutions; every layer
-computes only what the core needs of it (:mod:`n2v_scale.nets.margins`); nothing is upsampled or
+computes only what the core needs of it (:mod:`n2v_scale.margins`); nothing is upsampled or
 joined (:mod:`n2v_scale.nets.upsampling`); levels are computed in slabs
 (:mod:`n2v_scale.nets.stages`). In float64 the result is the trained network's to 1e-14.
 """
@@ -17,7 +17,7 @@ from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, as_shape
 from n2v_scale.nets.convolution import Convolution, empty_like, stored
 from n2v_scale.nets.filter_unet import FilterUNet
 from n2v_scale.nets.filtering import FilterInference
-from n2v_scale.nets.margins import Level, extent, levels_of
+from n2v_scale.margins import Level, extent, levels_of
 from n2v_scale.nets.stages import Decoder, Encoder, Planes, Read, with_planes
 from n2v_scale.nets.unet import UNet, fold, unfold
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from n2v_scale.geometry import Box, Halo, Shape, as_shape, ceil_div, round_up
 from n2v_scale.nets.convolution import Convolution, convolutions, empty_like, max_pool
-from n2v_scale.nets.margins import Level, difference, extent
+from n2v_scale.margins import Level, difference, extent
 from n2v_scale.nets.upsampling import UpsampledConvolution
 
 FEWEST_PLANES = 4

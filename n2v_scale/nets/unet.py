@@ -5,7 +5,6 @@ Tiles go through :mod:`n2v_scale.nets.inference`, which computes the same functi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -13,35 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, as_shape
+from n2v_scale.network_config import UNetConfig
 
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """What a U-Net is made of. Lengths are per axis (z, y, x)."""
-
-    in_channels: int = 1
-    out_channels: int = 1
-    depth: int = 2
-    """Number of poolings."""
-    filters: int = 32
-    """Channels at full resolution; every pooling doubles them."""
-    kernel: Shape = (3, 3, 3)
-    pooled: Shape = (2, 2, 2)
-    """How many of the ``depth`` poolings act along each axis: the last ones, so that an axis with
-    coarse voxels is pooled late, and a thin one not at all."""
-    fold: Shape = (1, 1, 1)
-    """Cells of this many voxels become channels first (space to depth), and voxels again at the
-    end (Shi et al. 2016): the convolutions run on so many times fewer positions."""
-    batch_norm: bool = False
-
-    def factors(self, level: int) -> Shape:
-        """The pooling between ``level`` and the one below it, per axis."""
-        return as_shape([2 if level >= self.depth - n else 1 for n in self.pooled])
-
-    @property
-    def stride(self) -> Shape:
-        """What origins and extents must be multiples of."""
-        return as_shape([f * 2**n for f, n in zip(self.fold, self.pooled, strict=True)])
+__all__ = ["UNet", "UNetConfig", "fold", "trim", "unfold"]
 
 
 class UNet(nn.Module):

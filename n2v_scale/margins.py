@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from n2v_scale.geometry import Halo, Shape, as_shape, ceil_div
-from n2v_scale.nets.unet import UNetConfig
+from n2v_scale.network_config import UNetConfig
 
 
 @dataclass(frozen=True)

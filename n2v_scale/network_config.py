@@ -1,0 +1,85 @@
+"""What networks are made of, as the model card says it; without torch, so that planning knows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from n2v_scale.errors import ModelError
+from n2v_scale.geometry import Shape, as_shape
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """What a U-Net is made of. Lengths are per axis (z, y, x)."""
+
+    in_channels: int = 1
+    out_channels: int = 1
+    depth: int = 2
+    """Number of poolings."""
+    filters: int = 32
+    """Channels at full resolution; every pooling doubles them."""
+    kernel: Shape = (3, 3, 3)
+    pooled: Shape = (2, 2, 2)
+    """How many of the ``depth`` poolings act along each axis: the last ones, so that an axis with
+    coarse voxels is pooled late, and a thin one not at all."""
+    fold: Shape = (1, 1, 1)
+    """Cells of this many voxels become channels first (space to depth), and voxels again at the
+    end (Shi et al. 2016): the convolutions run on so many times fewer positions."""
+    batch_norm: bool = False
+
+    def factors(self, level: int) -> Shape:
+        """The pooling between ``level`` and the one below it, per axis."""
+        return as_shape([2 if level >= self.depth - n else 1 for n in self.pooled])
+
+    @property
+    def stride(self) -> Shape:
+        """What origins and extents must be multiples of."""
+        return as_shape([f * 2**n for f, n in zip(self.fold, self.pooled, strict=True)])
+
+
+@dataclass(frozen=True)
+class FilterUNetConfig:
+    """The filter's window and the U-Net that corrects it."""
+
+    window: Shape = (5, 5, 5)
+    unet: UNetConfig = field(default_factory=lambda: UNetConfig(in_channels=2, filters=16))
+
+    @property
+    def stride(self) -> Shape:
+        """What origins and extents must be multiples of."""
+        return self.unet.stride
+
+
+NetworkConfig = FilterUNetConfig | UNetConfig
+
+NETWORK_CONFIGS: dict[str, type[NetworkConfig]] = {
+    "filter-unet": FilterUNetConfig,
+    "unet": UNetConfig,
+}
+
+
+def config_from_dict(name: str, config: dict[str, Any]) -> NetworkConfig:
+    """A network's configuration from its name and :func:`config_to_dict`.
+
+    Raises
+    ------
+    ModelError
+        When the name or the configuration is unknown to this version.
+    """
+    if name not in NETWORK_CONFIGS:
+        raise ModelError(
+            f"the model's network is {name!r}, and this version knows {', '.join(NETWORK_CONFIGS)}"
+        )
+    try:
+        made: NetworkConfig = TypeAdapter(NETWORK_CONFIGS[name]).validate_python(config)
+    except ValidationError as error:
+        raise ModelError(f"the model's network configuration is not valid: {error}") from None
+    return made
+
+
+def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
+    """A network's configuration as JSON."""
+    return asdict(config)
