@@ -20,7 +20,6 @@ from n2v_scale.denoiser import open_denoiser
 from n2v_scale.errors import IncompleteError, PlanError
 from n2v_scale.events import Events, RunEnded, RunStarted
 from n2v_scale.grids import Block
-from n2v_scale.ledger import Ledger
 from n2v_scale.levels import Driver, Totals, run_level
 from n2v_scale.lock import driver_lock
 from n2v_scale.memory import Budget, check_budget
@@ -29,10 +28,10 @@ from n2v_scale.output import (
     accept_input,
     begin_output,
     check_output,
+    clear_output,
     find_output,
     finish_output,
     ledger_of,
-    remove_whole,
 )
 from n2v_scale.plan import Plan
 from n2v_scale.progress import NoProgress, Progress
@@ -111,11 +110,9 @@ def run_plan(
     found = None if overwrite else find_output(plan, settings)
     if found is not None and found.complete and not damaged_by_size(found.plan, found.ledger):
         return _summary(found.plan, Totals(), 0, started, already_finished=True)
-    if overwrite:
-        with driver_lock(plan.output.store):
-            pass  # nobody is writing it
-        remove_whole(plan)
     with driver_lock(plan.output.store, wait=progress.say) as lock, _recorded(events) as totals:
+        if overwrite:
+            clear_output(plan)
         output = begin_output(plan, settings)
         _recheck_budget(output.plan, budget)
         with _client(client, output.plan, budget) as used:

@@ -25,6 +25,7 @@ from n2v_scale.errors import OutputError
 from n2v_scale.io.writer import PROVENANCE, delete_keys, get, get_attributes, keys_under, put
 from n2v_scale.io.writer import set_attributes as write_attributes
 
+LEDGER_FOLDER = "n2v_scale.ledger"
 SEGMENT = 4096
 """Blocks a segment."""
 READERS = 16
@@ -54,8 +55,9 @@ class Marker:
 class Ledger:
     """The record inside an output: the plan, and what is done of every level.
 
-    Markers of level ``path`` lie under ``n2v_scale/ledger/<path>/blocks/``, segments under
-    ``n2v_scale/ledger/<path>/segments/``.
+    The record is an attribute of the subgroup ``n2v_scale``. Markers of level ``path`` lie under
+    ``<path>/n2v_scale.ledger/blocks/``, segments under ``<path>/n2v_scale.ledger/segments/``: zarr
+    lists what is in groups, and warns of what it does not know; what is in an array it never lists.
     """
 
     store: str
@@ -181,7 +183,7 @@ class Ledger:
 
     @staticmethod
     def _folder(path: str) -> str:
-        return f"{PROVENANCE}/ledger/{path}"
+        return f"{path}/{LEDGER_FOLDER}"
 
     def _marker_key(self, path: str, number: int) -> str:
         return f"{self._folder(path)}/blocks/{number:09d}.json"

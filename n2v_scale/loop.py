@@ -242,7 +242,6 @@ def _card(
         network_config=config_to_dict(design.network_config),
         receptive_field=measure_receptive_field(network, stride),
         stride=stride,
-        bytes_per_voxel=network.memory_bytes((64, 64, 64)) // 64**3 + 16,
         parameters=sum(p.numel() for p in network.parameters()),
         weights_sha256="",
         trained_on=TrainedOn(

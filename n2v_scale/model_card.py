@@ -47,8 +47,6 @@ class ModelCard(BaseModel):
     receptive_field: Halo
     """Voxels per axis (z, y, x) and side, measured."""
     stride: Shape
-    bytes_per_voxel: int
-    """Of a padded tile, an upper bound of what a forward pass allocates."""
     parameters: int
     weights_sha256: str
     trained_on: TrainedOn

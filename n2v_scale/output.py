@@ -139,8 +139,8 @@ def begin_output(plan: Plan, settings: PredictSettings) -> Output:
     return replace(output, complete=output.complete and not damaged)
 
 
-def remove_whole(plan: Plan) -> None:
-    """Delete the output of ``plan``; what n2v-scale did not write is refused.
+def clear_output(plan: Plan) -> None:
+    """Delete the output of ``plan`` but for the lock, which is held; a foreign one is refused.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def remove_whole(plan: Plan) -> None:
         When something else is there.
     """
     if ledger_of(plan).record() is not None:
-        remove_output(plan.output.store)
+        remove_output(plan.output.store, keep=LOCK_FOLDER)
 
 
 def accept_input(output: Output) -> None:

@@ -192,7 +192,6 @@ def write_model() -> Callable[..., Path]:
             network_config=config_to_dict(config),
             receptive_field=measure_receptive_field(network, config.stride),
             stride=config.stride,
-            bytes_per_voxel=64,
             parameters=sum(p.numel() for p in network.parameters()),
             weights_sha256="",
             trained_on=trained_on,

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from n2v_scale import costs
-from n2v_scale.api import forecast, import_volume, plan_prediction, predict
+from n2v_scale.api import import_volume
 from n2v_scale.blocks import predict_block
 from n2v_scale.config import PredictSettings
 from n2v_scale.costs import Forecast, forecast_plan, measure_speed
@@ -309,25 +309,9 @@ def test_a_large_tile_is_measured_on_a_small_one(monkeypatch: pytest.MonkeyPatch
     assert shapes == {(96 + 4 + 8, 112, 112)}
 
 
-def test_a_model_is_measured(
-    tmp_path: Path, write_volume: Callable[..., Volume], tiny_model: Path
-) -> None:
-    values = np.random.default_rng(0).normal(100, 10, (8, 32, 32)).astype(np.uint16)
-    volume = write_volume(tmp_path / "v.zarr", values)
-    plan = plan_prediction(volume, tiny_model, tmp_path / "o.zarr", workers=1)
-    found = forecast(plan, workers=1)
+def test_without_a_speed_one_is_measured() -> None:
+    plan = plan_of(volume_of((8, 32, 32)))
+    found = forecast_plan(plan, Budget(workers=3))
     assert found.speed_measured
     assert found.speed > 0
     assert found.seconds == pytest.approx(8 * 32 * 32 / found.speed)
-    assert not (tmp_path / "o.zarr").exists()
-
-
-def test_a_run_has_the_blocks_that_were_forecast(
-    tmp_path: Path, write_volume: Callable[..., Volume], tiny_model: Path, client: Client
-) -> None:
-    values = np.random.default_rng(0).normal(100, 10, (8, 32, 32)).astype(np.uint16)
-    volume = write_volume(tmp_path / "v.zarr", values)
-    options: dict[str, Any] = {"block": (8, 16, 16), "chunk": (8, 8, 8)}
-    plan = plan_prediction(volume, tiny_model, tmp_path / "o.zarr", **options)
-    summary = predict(volume, tiny_model, tmp_path / "o.zarr", client=client, **options)
-    assert forecast(plan, speed=1e6, **options).blocks == summary.blocks == summary.computed == 4

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from distributed import Client
 
-from n2v_scale.api import predict
+from n2v_scale.config import PredictSettings
 from n2v_scale.errors import IncompleteError, OutputError
 from n2v_scale.events import (
     BlockDone,
@@ -25,7 +25,10 @@ from n2v_scale.events import (
     WorkersChanged,
     events_to,
 )
+from n2v_scale.execution import run_plan
 from n2v_scale.io.volume import Volume
+from n2v_scale.memory import Budget
+from n2v_scale.prediction import make_copy_plan
 
 FIELDS = {
     "RunStarted": {"output", "key", "blocks", "missing"},
@@ -113,7 +116,8 @@ def test_a_disk_that_is_full_is_named() -> None:
 # What a run tells
 
 SHAPE = (8, 16, 48)
-OPTIONS: dict[str, Any] = {"block": (8, 16, 16), "tile": (8, 16, 16), "chunk": (8, 8, 8)}
+SETTINGS = PredictSettings(block=(8, 16, 16), chunk=(8, 8, 8))
+Run = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
@@ -123,18 +127,15 @@ def volume(tmp_path: Path, write_volume: Callable[..., Volume]) -> Volume:
 
 
 @pytest.fixture
-def run(
-    tmp_path: Path, volume: Volume, tiny_model: Path, client: Client
-) -> Callable[..., list[dict[str, Any]]]:
-    """Predict, and read what was told meanwhile."""
+def run(tmp_path: Path, volume: Volume, client: Client) -> Run:
+    """Copy the volume, and read what was told meanwhile; some errors are expected."""
 
-    def call(**options: Any) -> list[dict[str, Any]]:
-        log = tmp_path / "events.jsonl"
-        log.unlink(missing_ok=True)
-        options = {**OPTIONS, "client": client, **options}
-        with suppress(IncompleteError):
-            predict(volume, tiny_model, tmp_path / "o.zarr", events=log, **options)
-        return lines_of(log)
+    def call(error: type[BaseException] | None = None, **options: Any) -> list[dict[str, Any]]:
+        plan = make_copy_plan(volume, tmp_path / "o.zarr", SETTINGS)
+        expected = pytest.raises(error) if error else nullcontext()
+        with expected, events_to(tmp_path / "e.jsonl") as events:
+            run_plan(plan, SETTINGS, Budget(), client=client, events=events, **options)
+        return lines_of(tmp_path / "e.jsonl")
 
     return call
 
@@ -143,9 +144,7 @@ def of_kind(lines: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == name]
 
 
-def test_a_run_tells_all_that_it_does(
-    run: Callable[..., list[dict[str, Any]]], tmp_path: Path
-) -> None:
+def test_a_run_tells_all_that_it_does(run: Run, tmp_path: Path) -> None:
     lines = run()
     for line in lines:
         assert set(line) == FIELDS[line["event"]] | {"event", "time"}
@@ -167,28 +166,34 @@ def test_a_run_tells_all_that_it_does(
     assert times == sorted(times)
 
 
-def test_a_run_of_some_blocks_says_how_many(run: Callable[..., list[dict[str, Any]]]) -> None:
+def test_a_run_of_some_blocks_says_how_many(run: Run) -> None:
     lines = run(only=[1])
     assert (lines[0]["blocks"], lines[0]["missing"]) == (3, 1)
     assert [line["number"] for line in of_kind(lines, "BlockDone")] == [1]
     assert lines[-1]["outcome"] == "finished"
 
 
-def test_a_run_with_blocks_that_fail_ends_incomplete(
-    run: Callable[..., list[dict[str, Any]]], volume: Volume
-) -> None:
-    chunk = Path(volume.address, "0", "c", "0", "0", "0")
+def test_a_run_with_blocks_that_fail_ends_incomplete(run: Run, volume: Volume) -> None:
+    chunk = Path(volume.address, "0", "c", "0", "0", "1")
     chunk.write_bytes(bytes(chunk.stat().st_size))
-    lines = run()
-    failed = of_kind(lines, "BlockFailed")
-    assert sorted(line["number"] for line in failed) == [0, 1]  # the second needs it as its halo
-    for line in failed:
-        assert (line["level"], line["attempts"]) == ("0", 3)
-        assert "cannot read box" in line["reason"]
+    lines = run(IncompleteError)
+    (failed,) = of_kind(lines, "BlockFailed")
+    assert (failed["level"], failed["number"], failed["attempts"]) == ("0", 1, 3)
+    assert "cannot read box" in failed["reason"]
     ended = lines[-1]
     assert (ended["event"], ended["outcome"]) == ("RunEnded", "incomplete")
-    assert (ended["computed"], ended["failed"]) == (1, 2)
-    assert "block 0" in ended["message"]
+    assert (ended["computed"], ended["failed"]) == (2, 1)
+    assert "block 1" in ended["message"]
+
+
+def test_a_run_that_goes_on_says_what_was_missing(run: Run) -> None:
+    run(only=[1])
+    lines = run()
+    started = of_kind(lines, "RunStarted")
+    assert [(line["blocks"], line["missing"]) for line in started] == [(3, 1), (3, 2)]
+    full = [line["number"] for line in of_kind(lines, "BlockDone") if line["level"] == "0"]
+    assert full[0] == 1
+    assert sorted(full[1:]) == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -200,10 +205,7 @@ def test_a_run_with_blocks_that_fail_ends_incomplete(
     ],
 )
 def test_a_run_that_stops_tells_why(
-    tmp_path: Path,
-    volume: Volume,
-    tiny_model: Path,
-    client: Client,
+    run: Run,
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
     outcome: str,
@@ -213,9 +215,6 @@ def test_a_run_that_stops_tells_why(
         raise error
 
     monkeypatch.setattr("n2v_scale.execution.run_level", stop)
-    log = tmp_path / "e.jsonl"
-    with pytest.raises(type(error)):
-        predict(volume, tiny_model, tmp_path / "o.zarr", client=client, events=log, **OPTIONS)
-    first, last = lines_of(log)
+    first, last = run(type(error))
     assert first["event"] == "RunStarted"
     assert (last["event"], last["outcome"], last["message"]) == ("RunEnded", outcome, message)

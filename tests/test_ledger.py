@@ -60,8 +60,8 @@ def test_what_a_worker_marks_counts_once_it_is_folded(ledger: Ledger) -> None:
     assert ledger.fold_loose("0") == 2
     assert markers_of(ledger) == [marker(3), marker(MANY - 1)]
     assert markers_of(ledger, "1") == []
-    assert keys_under(ledger.store, "n2v_scale/ledger/0/blocks") == []
-    assert len(keys_under(ledger.store, "n2v_scale/ledger/1/blocks")) == 1
+    assert keys_under(ledger.store, "0/n2v_scale.ledger/blocks") == []
+    assert len(keys_under(ledger.store, "1/n2v_scale.ledger/blocks")) == 1
 
 
 @given(numbers=st.lists(st.integers(0, MANY - 1), max_size=20), cut=st.integers(0, 20))
@@ -79,7 +79,7 @@ def test_the_driver_folds_what_it_heard_of_and_the_key_goes(ledger: Ledger) -> N
     ledger.mark("0", marker(5))
     ledger.fold("0", [marker(5), marker(6)])  # of 6 no marker is there: never mind
     assert markers_of(ledger) == [marker(5), marker(6)]
-    assert keys_under(ledger.store, "n2v_scale/ledger/0/blocks") == []
+    assert keys_under(ledger.store, "0/n2v_scale.ledger/blocks") == []
 
 
 def test_a_kill_between_segment_and_marker_leaves_it_twice_and_that_does_no_harm(
@@ -109,7 +109,7 @@ def test_a_kill_between_segment_and_marker_leaves_it_twice_and_that_does_no_harm
 def test_a_torn_marker_does_not_count(ledger: Ledger, content: bytes) -> None:
     ledger.mark("0", marker(7))
     ledger.mark("0", marker(9))
-    (key,) = (key for key in keys_under(ledger.store, "n2v_scale/ledger/0") if "7" in key)
+    (key,) = (key for key in keys_under(ledger.store, "0/n2v_scale.ledger") if "7" in key)
     put(ledger.store, key, content)
     assert ledger.fold_loose("0") == 1
     assert markers_of(ledger) == [marker(9)]
@@ -118,7 +118,7 @@ def test_a_torn_marker_does_not_count(ledger: Ledger, content: bytes) -> None:
 @pytest.mark.parametrize("cut", [0, 1, 20, -1])
 def test_a_torn_segment_says_that_nothing_is_done(ledger: Ledger, cut: int) -> None:
     ledger.fold("0", [marker(1), marker(SEGMENT)])
-    first, second = keys_under(ledger.store, "n2v_scale/ledger/0/segments")
+    first, second = keys_under(ledger.store, "0/n2v_scale.ledger/segments")
     file = Path(ledger.store, first)
     file.write_bytes(file.read_bytes()[:cut])
     assert markers_of(ledger) == [marker(SEGMENT)]
@@ -128,7 +128,7 @@ def test_a_torn_segment_says_that_nothing_is_done(ledger: Ledger, cut: int) -> N
 
 def test_the_rest_of_a_dead_writer_does_not_count(ledger: Ledger) -> None:
     ledger.mark("0", marker(7))
-    (key,) = keys_under(ledger.store, "n2v_scale/ledger/0")
+    (key,) = keys_under(ledger.store, "0/n2v_scale.ledger")
     file = Path(ledger.store, key)
     file.rename(file.with_name(file.name + ".0123.partial"))
     ledger.fold_loose("0")
@@ -143,14 +143,14 @@ def test_blocks_can_be_forgotten(ledger: Ledger) -> None:
     assert markers_of(ledger) == [marker(1), marker(SEGMENT + 1)]
     ledger.unmark("0")
     assert markers_of(ledger) == []
-    assert keys_under(ledger.store, "n2v_scale/ledger/0") == []
+    assert keys_under(ledger.store, "0/n2v_scale.ledger") == []
 
 
 def test_many_blocks_are_few_keys(ledger: Ledger) -> None:
     for number in range(0, MANY, 3):
         ledger.fold("0", [marker(number)]) if number % 999 == 0 else None
     ledger.fold("0", [marker(number) for number in range(MANY)])
-    assert len(keys_under(ledger.store, "n2v_scale/ledger/0")) == 3
+    assert len(keys_under(ledger.store, "0/n2v_scale.ledger")) == 3
     assert ledger.done("0", MANY).all()
 
 

@@ -100,7 +100,7 @@ def chunk_file(volume: Volume, index: int) -> Path:
 
 def marked(path: Path) -> list[Path]:
     """Of blocks that are done and not folded yet."""
-    return list(path.glob("n2v_scale/ledger/0/blocks/*.json"))
+    return list(path.glob("0/n2v_scale.ledger/blocks/*.json"))
 
 
 @pytest.fixture

@@ -180,10 +180,11 @@ def is_empty(store: str) -> bool:
     return not names(store)
 
 
-def remove_output(store: str) -> None:
+def remove_output(store: str, *, keep: str = "") -> None:
     """Delete an output that this package wrote, and nothing else.
 
     What says that it is ours goes last, so that a removal that was interrupted can be repeated.
+    ``keep`` is a folder of it that stays, such as that of a lock which is held.
 
     Raises
     ------
@@ -199,27 +200,36 @@ def remove_output(store: str) -> None:
             f"{store} was not written by n2v-scale: it is not deleted; choose another name"
         )
     with naming(store):
-        _remove_remote(store) if is_url(store) else _remove_folder(Path(store))
+        _remove_remote(store, keep) if is_url(store) else _remove_folder(Path(store), keep)
 
 
-def _remove_remote(store: str) -> None:
+def _remove_remote(store: str, keep: str) -> None:
     ours = [f"{PROVENANCE}/{name}" for name in _DOCUMENTS]
-    delete_keys(store, (key for key in keys_under(store, "") if key not in ours))
+    stays = f"{keep}/" if keep else None
+    found = [key for key in keys_under(store, "") if not (stays and key.startswith(stays))]
+    delete_keys(store, (key for key in found if key not in ours))
     delete_keys(store, ours)
-    if not is_empty(store):
+    if not keep and not is_empty(store):
         raise OutputError(f"{store} cannot be deleted whole: {sorted(names(store))} is left")
 
 
-def _remove_folder(store: Path) -> None:
-    for folder, last in ((store, {PROVENANCE}), (store / PROVENANCE, _DOCUMENTS)):
+def _remove_folder(store: Path, keep: str) -> None:
+    above, _, kept = keep.partition("/")
+    places = [(store, {PROVENANCE, above}), (store / PROVENANCE, _DOCUMENTS)]
+    if keep:
+        places.insert(1, (store / above, {kept}))
+    for folder, last in places:
         for child in folder.iterdir():
-            if child.name in last:
-                continue
-            if child.is_dir() and not child.is_symlink():
-                shutil.rmtree(child)
-            else:
-                child.unlink()
-    shutil.rmtree(store)
+            if child.name not in last:
+                _remove(child)
+    _remove(store / PROVENANCE if keep else store)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def set_attributes(store: str, path: str, attributes: dict[str, Any], ome_version: str) -> None:

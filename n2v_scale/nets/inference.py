@@ -14,18 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, as_shape
+from n2v_scale.margins import Level, Planes, extent, levels_of, slab_bytes
 from n2v_scale.nets.convolution import Convolution, empty_like, stored
 from n2v_scale.nets.filter_unet import FilterUNet
 from n2v_scale.nets.filtering import FilterInference
-from n2v_scale.margins import Level, extent, levels_of
-from n2v_scale.nets.stages import Decoder, Encoder, Planes, Read, with_planes
+from n2v_scale.nets.stages import Decoder, Encoder, Read, with_planes
 from n2v_scale.nets.unet import UNet, fold, unfold
-
-SLAB_BYTES = {"cpu": 8 * 2**20}
-"""Of a tensor between two layers: a share of a processor's cache (with 16 filters, 4 to 16 MiB
-are within 5%, 32 MiB are 15% slower)."""
-LARGE_SLAB_BYTES = 2**30
-"""On a device of many cores, whose kernels need more work at a time."""
 
 ReadBox = Callable[[Box], Tensor]
 """The voxels of a box of a tile, (b, c, z, y, x)."""
@@ -114,6 +108,7 @@ class UNetInference(nn.Module):
             if joined is None:
                 joined = empty_like(part, part.shape[1], shape)
             joined[:, :, cell[0] * (start + low) : cell[0] * (stop + low)] = part
+            del slab, part
         assert joined is not None  # a core is never empty
         return joined
 
@@ -166,9 +161,10 @@ def for_inference(
 
 def assembled(network: Network, *, device: str, precision: str) -> Inference:
     """:func:`for_inference`, but left where the weights are."""
-    slab_bytes = SLAB_BYTES.get(device, LARGE_SLAB_BYTES)
-    kind = FilterUNetInference if isinstance(network, FilterUNet) else UNetInference
-    return kind(network, slab_bytes=slab_bytes, precision=precision).eval()
+    most = slab_bytes(device)
+    if isinstance(network, FilterUNet):
+        return FilterUNetInference(network, slab_bytes=most, precision=precision).eval()
+    return UNetInference(network, slab_bytes=most, precision=precision).eval()
 
 
 def _planes(x: Tensor, level: Level) -> Read:

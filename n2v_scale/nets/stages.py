@@ -16,16 +16,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from n2v_scale.geometry import Box, Halo, Shape, as_shape, ceil_div, round_up
+from n2v_scale.geometry import Box, Halo, Shape, as_shape
+from n2v_scale.margins import Level, Planes, difference, extent, slabs
 from n2v_scale.nets.convolution import Convolution, convolutions, empty_like, max_pool
-from n2v_scale.margins import Level, difference, extent
 from n2v_scale.nets.upsampling import UpsampledConvolution
-
-FEWEST_PLANES = 4
-"""Of a slab: thinner ones cost more calls than the cache gains."""
-
-Planes = tuple[int, int]
-"""A half-open range along Z; 0 is where the core begins."""
 
 Read = Callable[[Planes], Tensor]
 """Some planes of a tensor (b, c, z, y, x), with all of its margins along Y and X."""
@@ -71,6 +65,8 @@ class Encoder(nn.Module):
             if low < high:
                 plane = _without(out[:, :, low - start : high - start], inner)
                 skip[:, :, low + kept[0] : high + kept[0]] = plane
+                del plane
+            del out, part
         assert skip is not None  # a core is never empty
         assert pooled is not None
         return skip, pooled
@@ -138,19 +134,6 @@ def through(
         del fresh, kept
         done = needed[1]
         yield wanted, second(hidden, cut(needed, wanted, have, want)).relu_()
-
-
-def slabs(planes: Planes, multiple: int, plane_bytes: int, slab_bytes: int) -> Iterator[Planes]:
-    """``planes`` in nearly equal parts of about ``slab_bytes``, each a multiple of planes.
-
-    >>> list(slabs((-3, 17), 2, 1, 5))
-    [(-3, 1), (1, 5), (5, 9), (9, 13), (13, 17)]
-    """
-    start, stop = planes
-    most = max(FEWEST_PLANES, slab_bytes // plane_bytes)
-    step = round_up(ceil_div(stop - start, ceil_div(stop - start, most)), multiple)
-    for first in range(start, stop, step):
-        yield first, min(first + step, stop)
 
 
 def seen(wanted: Planes, convolution: Convolution, core: Shape, margin: Halo) -> Planes:

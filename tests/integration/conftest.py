@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,7 +65,7 @@ class Output:
         """Blocks that count as done: folded into a segment, or marked by a worker."""
         ledger = Ledger(str(self.path), "0.5")
         folded = ledger.done(level, len(self.levels[level].grid)).nonzero()[0].tolist()
-        loose = self.path.glob(f"n2v_scale/ledger/{level}/blocks/*.json")
+        loose = self.path.glob(f"{level}/n2v_scale.ledger/blocks/*.json")
         return {*folded, *(int(file.stem) for file in loose)}
 
     def shards(self, number: int, level: str = "0") -> list[Path]:
@@ -189,8 +190,11 @@ class Command:
 
     def workers(self) -> list[psutil.Process]:
         """Its worker processes as they are now."""
-        children = psutil.Process(self.process.pid).children()
-        return [c for c in children if c.is_running() and "spawn_main" in " ".join(c.cmdline())]
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+        return found
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         """Wait for something to happen while the command runs; its end is a failure."""

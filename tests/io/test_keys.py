@@ -211,6 +211,16 @@ def test_a_removal_that_was_interrupted_can_be_repeated(
     assert list(last.values()) == [({"run": {}}, {"n2v_scale"})]  # before the last deletion
 
 
+def test_a_lock_that_is_held_stays(store: str) -> None:
+    ours(store)
+    held = ("0/n2v_scale.lock/holder.json", "0/n2v_scale.lock/after.json")
+    for key in (*held, "0/c/1/0", "0/zarr.json", "1/zarr.json"):
+        put(store, key, b"1")
+    remove_output(store, keep="0/n2v_scale.lock")
+    assert keys_under(store, "0") == sorted(held)
+    assert names(store) == {"0"}
+
+
 def test_what_is_left_is_said(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     store = s3.url("out.zarr")
     remember(store, StorageOptions.of(s3.options))

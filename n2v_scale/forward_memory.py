@@ -1,0 +1,195 @@
+"""What a forward pass over a tile takes, forecast from shapes alone, in microseconds.
+
+It follows the schedule of :mod:`n2v_scale.nets.stages`: the tensors that the levels hand to each
+other, and the slab that is being worked on. A test holds it against the bytes of all tensors that
+live at a time, for any configuration; a benchmark holds it against what a process takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from n2v_scale.geometry import Halo, Shape, as_shape, ceil_div
+from n2v_scale.margins import Level, extent, levels_of, slab_bytes, slabs
+from n2v_scale.network_config import FilterUNetConfig, NetworkConfig, UNetConfig
+
+FLOAT32 = 4
+
+
+def forward_bytes(
+    config: NetworkConfig,
+    core: Shape,
+    crop: Halo,
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> int:
+    """An upper bound of the bytes of all tensors while a tile is computed, on its device.
+
+    Input and output are counted, the weights are not. ``core`` and ``crop``, the context around
+    it, are multiples of the stride.
+    """
+    filtered = isinstance(config, FilterUNetConfig)
+    unet = config.unet if isinstance(config, FilterUNetConfig) else config
+    item = FLOAT32 if precision == "float32" else 2
+    forward = _Forward(unet, filtered, _levels(unet, core, crop), slab_bytes(device), item)
+    tile = FLOAT32 * forward.inputs * prod(extent(core, crop))
+    # At the end the filter is applied to the core, and added to the correction.
+    filtering = (forward.read_copies * forward.inputs + unet.out_channels) * FLOAT32 * prod(core)
+    return tile + max(*forward.moments(), filtering)
+
+
+def _levels(unet: UNetConfig, core: Shape, crop: Halo) -> list[Level]:
+    cells = as_shape([n // f for n, f in zip(core, unet.fold, strict=True)])
+    z, y, x = ((low // f, high // f) for (low, high), f in zip(crop, unet.fold, strict=True))
+    return levels_of(unet, cells, (z, y, x))
+
+
+@dataclass(frozen=True)
+class _Forward:
+    unet: UNetConfig
+    filtered: bool
+    levels: list[Level]
+    slab_bytes: int
+    item: int
+
+    @property
+    def inputs(self) -> int:
+        """Channels of the tile."""
+        return self.unet.in_channels // 2 if self.filtered else self.unet.in_channels
+
+    @property
+    def read_copies(self) -> int:
+        """Of what is read, while the first layer's input is made: the cells that the filter sees,
+        its response, the sum of the neighbours and their share, both joined.
+        """
+        return (7 if self.filtered else 1) + (2 if prod(self.unet.fold) > 1 else 0)
+
+    def width(self, level: int) -> int:
+        """Channels of a level."""
+        return self.unet.filters * 2**level
+
+    def moments(self) -> Iterator[int]:
+        """What lives beside the tile at the height of each level, in the order of computing."""
+        skips = before = 0
+        for number, level in enumerate(self.levels[:-1]):
+            shape = extent(level.core, level.encoded)
+            skip = self._bytes(self.width(number), extent(level.core, level.skip))
+            pooled = self._bytes(self.width(number), shape) // prod(self.unet.factors(number))
+            yield skips + before + skip + pooled + self._encoding(number)
+            skips, before = skips + skip, pooled
+        cells = self._ended(len(self.levels) - 1)
+        yield skips + before + cells + self._encoding(len(self.levels) - 1)
+        for number in reversed(range(self.unet.depth)):
+            level = self.levels[number]
+            out = self._ended(number)
+            yield skips + self._seen_cells(number, cells) + out + self._decoding(number)
+            skips -= self._bytes(self.width(number), extent(level.core, level.skip))
+            cells = out
+
+    def _bytes(self, channels: int, shape: Shape) -> int:
+        return self.item * channels * prod(shape)
+
+    def _ended(self, number: int) -> int:
+        """A level's output: reduced for the level above, or the estimate."""
+        shape = extent(self.levels[number].core, self.levels[number].decoded)
+        if number:
+            return self._bytes(self.width(number - 1), shape)
+        return FLOAT32 * self.unet.out_channels * prod(self.unet.fold) * prod(shape)
+
+    def _seen_cells(self, number: int, cells: int) -> int:
+        """The level below, and a copy with zeros around it where the tile ends at a face."""
+        level, below = self.levels[number], self.levels[number + 1]
+        shape = extent(below.core, below.decoded)
+        grown = as_shape([n + 2 * (k // 2) for n, k in zip(shape, self.unet.kernel, strict=True)])
+        face = any(
+            have < ceil_div(want + k // 2, f)
+            for k, f, sides, wants in zip(
+                self.unet.kernel,
+                self.unet.factors(number),
+                below.decoded,
+                level.between,
+                strict=True,
+            )
+            for have, want in zip(sides, wants, strict=True)
+        )
+        return cells + (self._bytes(self.width(number), grown) if face else 0)
+
+    def _encoding(self, number: int) -> int:
+        """The slabs of an encoder, when they take most."""
+        level = self.levels[number]
+        slab = self._slab(number, level.given, level.hidden, level.encoded)
+        read = 0
+        if number == 0:
+            _, height, width = extent(level.core, level.given)
+            planes = slab.planes + 4 * (self.unet.kernel[0] // 2)
+            voxels = prod(self.unet.fold) * planes * height * width
+            rounded = 2 * self.unet.in_channels if self.item != FLOAT32 else 0
+            read = voxels * (self.read_copies * FLOAT32 * self.inputs + rounded)
+        return slab.peak(reading=read, ending=self._ending(number, slab.out))
+
+    def _decoding(self, number: int) -> int:
+        """The slabs of a decoder, when they take most."""
+        level = self.levels[number]
+        slab = self._slab(number, level.skip, level.between, level.decoded)
+        z, y, x = self.unet.factors(number)
+        # One phase of the level below: its cells, and the response.
+        phase = slab.fresh // (z * y) + 2 * slab.fresh // (z * y * x)
+        return slab.peak(reading=phase, ending=self._ending(number, slab.out))
+
+    def _ending(self, number: int, out: int) -> int:
+        """Pooling halves twice; a head in float32 needs its input so."""
+        if number or self.item == FLOAT32:
+            return out * 3 // 4
+        return 3 * out
+
+    def _slab(self, number: int, given: Halo, have: Halo, want: Halo) -> _Slab:
+        core, item = self.levels[number].core, self.item * self.width(number)
+        reach = as_shape([k // 2 for k in self.unet.kernel])
+        every, height, width = extent(core, have)
+        wanted = (-want[0][0], core[0] + want[0][1])
+        multiple = self.unet.factors(number)[0] if number < self.unet.depth else 1
+        start, stop = next(slabs(wanted, multiple, item * height * width, self.slab_bytes))
+        planes = stop - start
+        needed = min(planes + 2 * reach[0], every)
+        first = _computed(core, given, have, reach)
+        second = _computed(core, have, want, reach)
+        several = stop < wanted[1]
+        return _Slab(
+            planes=planes,
+            hidden=item * needed * height * width,
+            fresh=item * (planes + (0 if several else 2) * reach[0]) * first[1] * first[2],
+            out=item * needed * second[1] * second[2],
+            several=several,
+        )
+
+
+@dataclass(frozen=True)
+class _Slab:
+    planes: int
+    hidden: int
+    """Between the convolutions, with the planes that are kept from the slab before."""
+    fresh: int
+    """Out of the first convolution."""
+    out: int
+    """Out of the second."""
+    several: bool
+
+    def peak(self, *, reading: int, ending: int) -> int:
+        kept = self.hidden if self.several else 0
+        return max(
+            kept + self.fresh + max(reading, self.hidden),
+            self.hidden + self.out + ending,
+        )
+
+
+def _computed(core: Shape, have: Halo, want: Halo, reach: Shape) -> Shape:
+    """What a convolution computes: at a face also what is cut away afterwards."""
+    return as_shape(
+        [
+            n + low + high if (low - a, high - b) != (r, r) else n + a + b
+            for n, (low, high), (a, b), r in zip(core, have, want, reach, strict=True)
+        ]
+    )
