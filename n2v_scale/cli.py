@@ -19,9 +19,17 @@ from typing import Any
 import click
 
 from n2v_scale._version import __version__
-from n2v_scale.errors import IncompleteError, N2VScaleError
 from n2v_scale.cli_predict import plan, predict, pyramid, verify
-from n2v_scale.options import FloatTriple, IntTriple, given, remote, selection, storage
+from n2v_scale.errors import IncompleteError, N2VScaleError
+from n2v_scale.options import (
+    FloatTriple,
+    IntTriple,
+    given,
+    overwriting,
+    remote,
+    selection,
+    storage,
+)
 from n2v_scale.shell import say_written, show_progress, volume_of
 
 INTERRUPTED = 130
@@ -54,6 +62,7 @@ def cli(verbose: int) -> None:
 @click.option("--voxel-size", type=FloatTriple(), help="Micrometers along z,y,x, if not stored.")
 @selection
 @storage
+@overwriting
 @remote
 def import_command(source: str, output: str, voxel_size: Any, **options: Any) -> None:
     """Copy any readable volume into a sharded, pyramidal OME-Zarr.

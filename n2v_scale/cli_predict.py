@@ -9,7 +9,16 @@ from typing import Any, TypeVar
 import click
 
 from n2v_scale.errors import IncompleteError
-from n2v_scale.options import Indices, IntTriple, given, remote, selection, storage
+from n2v_scale.options import (
+    ByteSize,
+    Indices,
+    IntTriple,
+    given,
+    overwriting,
+    remote,
+    selection,
+    storage,
+)
 from n2v_scale.shell import say_written, show_progress, volume_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -19,14 +28,27 @@ def geometry(command: Command) -> Command:
     """What decides a plan, beside the storage: fields of PredictSettings."""
     for option in (
         click.option("--config", type=click.Path(), help="TOML file with these options."),
-        click.option("--threads", type=click.IntRange(1), help="Torch threads a forward pass."),
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            help="Of the network, in each worker. Default: the cores, shared out.",
+        ),
         click.option(
             "--on-nan",
             type=click.Choice(["error", "fill"]),
-            help="NaN and infinity: stop, or leave out. [default: error]",
+            help="NaN and infinity: stop, or take the mean instead. [default: error]",
         ),
-        click.option("--nodata", type=float, help="Cells of nothing but this value keep it."),
-        click.option("--mask", help="Foreground, of any coarser resolution; the rest is kept."),
+        click.option(
+            "--nodata",
+            type=float,
+            metavar="VALUE",
+            help="Means that there is no data: chunks of nothing else stay as they are.",
+        ),
+        click.option(
+            "--mask",
+            metavar="ADDRESS",
+            help="Foreground, at this or any coarser resolution; the rest stays as it is.",
+        ),
         click.option(
             "--precision",
             type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
@@ -37,10 +59,16 @@ def geometry(command: Command) -> Command:
             type=click.Choice(["auto", "cpu", "cuda", "mps"]),
             help="Where to compute. [default: auto]",
         ),
-        click.option("--workers", type=click.IntRange(1), help="Processes. Default: from cores."),
-        click.option("--memory", help="Of one worker, such as 16GB. Default: from the machine."),
-        click.option("--tile", type=IntTriple(), help="Voxels that one forward pass keeps."),
-        click.option("--block", type=IntTriple(), help="Voxels that one task writes."),
+        click.option(
+            "--workers", type=click.IntRange(1), help="Processes. Default: from the cores."
+        ),
+        click.option(
+            "--memory",
+            type=ByteSize(),
+            help="That one worker may take, such as 16GB. Default: the machine's, shared out.",
+        ),
+        click.option("--tile", type=IntTriple(), help="Voxels that the network gives at once."),
+        click.option("--block", type=IntTriple(), help="Voxels that are written as one task."),
     ):
         command = option(command)
     return command
@@ -49,7 +77,11 @@ def geometry(command: Command) -> Command:
 @click.command()
 @click.argument("volume")
 @click.argument("model")
-@click.option("--speed", type=float, help="Megavoxels a second and worker. Default: measured.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(0, min_open=True),
+    help="Megavoxels a second and worker. Default: measured here.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @geometry
 @selection
@@ -66,16 +98,15 @@ def plan(volume: str, model: str, speed: float | None, as_json: bool, **options:
     from n2v_scale.outlook import outlook_text
 
     opened = volume_of(volume, options)
-    options.pop("overwrite")
     chosen = given(**options)
-    planned = plan_prediction(opened, model, NOWHERE, **chosen)
-    chosen.pop("storage_options", None)
+    planned = plan_prediction(opened, model, f"{opened.address}{NO_OUTPUT}", **chosen)
+    chosen.pop("storage_options")
     outlook = forecast(planned, speed=speed and speed * 1e6, **chosen)
     click.echo(json.dumps(outlook.to_dict(), indent=2) if as_json else outlook_text(outlook))
 
 
-NOWHERE = "n2v-scale-plan-has-no-output.zarr"
-"""A plan needs a name for its output; this one is never written."""
+NO_OUTPUT = ".n2v-scale-plan"
+"""A plan needs a name for its output; this one, beside the input, is never written."""
 
 
 @click.command()
@@ -91,6 +122,7 @@ NOWHERE = "n2v-scale-plan-has-no-output.zarr"
 @geometry
 @selection
 @storage
+@overwriting
 @remote
 def predict(volume: str, model: str, output: str, as_json: bool, **options: Any) -> None:
     """Denoise a volume with a trained model into a new, pyramidal OME-Zarr.
@@ -116,7 +148,7 @@ def predict(volume: str, model: str, output: str, as_json: bool, **options: Any)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @remote
 def verify(output: str, mend: bool, as_json: bool, storage_options: dict[str, str]) -> None:
-    """Read an output back: is every block there, and as it was written?
+    """Read an output back, and tell whether all of it is there as it was written.
 
     Exits with 3 when it is not. --repair computes those blocks again, and only those.
 
@@ -135,9 +167,7 @@ def verify(output: str, mend: bool, as_json: bool, storage_options: dict[str, st
     found = verify_written(output, storage_options=storage_options, progress=show_progress())
     click.echo(json.dumps(found.to_dict()) if as_json else found.text())
     if not found.whole:
-        raise IncompleteError(
-            f"{output} is not whole: verify --repair, or the command that made it"
-        )
+        raise IncompleteError(f"{output} is not whole; {found.cure}")
 
 
 @click.command()

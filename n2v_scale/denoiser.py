@@ -107,8 +107,8 @@ class Denoiser(Hashable, Protocol):
     def base_bytes(self) -> int:
         """An upper bound of what a worker process holds before its first tile."""
 
-    def memory_bytes(self, tile: Shape) -> int:
-        """An upper bound of what one call on a tile of this shape allocates."""
+    def memory_bytes(self, core: Shape) -> int:
+        """An upper bound of what one call on a tile with this core, halo all round, allocates."""
 
     def denoise(self, tile: FloatArray, region: Region) -> Estimate:
         """The estimate of ``region.core``.
@@ -159,9 +159,9 @@ class Identity:
     def check_fits(self, volume: Volume) -> None:
         """Every volume does."""
 
-    def memory_bytes(self, tile: Shape) -> int:
-        """One copy in float32."""
-        return 4 * tile[0] * tile[1] * tile[2]
+    def memory_bytes(self, core: Shape) -> int:
+        """The tile in float32, and its core."""
+        return 4 * (Box.whole(core).expand(self.halo).size + Box.whole(core).size)
 
     def denoise(self, tile: FloatArray, region: Region) -> Estimate:
         """The core of ``tile``, unchanged."""

@@ -36,7 +36,7 @@ from n2v_scale.output import (
 from n2v_scale.plan import Plan
 from n2v_scale.progress import NoProgress, Progress
 from n2v_scale.pyramid import shrink_block
-from n2v_scale.recovery import Level, damaged_by_size, levels_of, recheck_input
+from n2v_scale.recovery import Level, all_done, is_intact, levels_of, recheck_input
 from n2v_scale.window import Crew
 
 LISTED = 20
@@ -108,7 +108,7 @@ def run_plan(
     progress, events = progress or NoProgress(), events or Events()
     check_output(plan)
     found = None if overwrite else find_output(plan, settings)
-    if found is not None and found.complete and not damaged_by_size(found.plan, found.ledger):
+    if found is not None and found.complete and is_intact(found.plan, found.ledger):
         return _summary(found.plan, Totals(), 0, started, already_finished=True)
     with driver_lock(plan.output.store, wait=progress.say) as lock, _recorded(events) as totals:
         if overwrite:
@@ -151,6 +151,11 @@ def _run(
         run_level(driver, task, level, wanted, totals if full else totals.lower, name=what)
         if totals.failures or totals.lower.failures or (missing & ~wanted).any():
             return
+    if not all_done(plan, output.ledger):
+        raise IncompleteError(
+            f"{plan.output.store} lost a part of its ledger while it was written: the same command "
+            "computes the blocks that are no longer in it"
+        )
     finish_output(output)
 
 

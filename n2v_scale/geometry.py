@@ -124,6 +124,14 @@ def padded_shape(shape: Shape, stride: Shape) -> Shape:
     return as_shape([round_up(n, s) for n, s in zip(shape, stride, strict=True)])
 
 
+def align_halo(halo: Halo, stride: Shape) -> Halo:
+    """``halo`` rounded up to the stride, per axis and side."""
+    z, y, x = (
+        (round_up(low, s), round_up(high, s)) for (low, high), s in zip(halo, stride, strict=True)
+    )
+    return z, y, x
+
+
 def grid_shape(shape: Shape, cell: Shape) -> Shape:
     """How many cells of a grid anchored at the origin cover ``shape``, per axis."""
     return as_shape([ceil_div(n, c) for n, c in zip(shape, cell, strict=True)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from n2v_scale.blocks import BlockReport
+from n2v_scale.blocks import BlockReport, writing
+from n2v_scale.errors import OutputError
 from n2v_scale.events import BlockDone, BlockFailed, Events, WorkersChanged
 from n2v_scale.grids import Block, BlockGrid
 from n2v_scale.ledger import Ledger, Marker
@@ -99,9 +101,13 @@ def run_level(
             for outcome in run_window(driver.crew.client, task, blocks, crew=driver.crew):
                 driver.lock.check()
                 log.take(outcome, bar)
-    finally:
+    except BaseException:
         if driver.lock.held:  # else the segments are another's to write
-            log.fold()
+            with suppress(OutputError):  # the markers are there, and why it ends is told
+                log.fold()
+        raise
+    driver.lock.check()
+    log.fold()
 
 
 def _voxels(grid: BlockGrid, wanted: npt.NDArray[np.bool_]) -> int:
@@ -124,7 +130,8 @@ class _LevelLog:
         if outcome.error is None:
             report: BlockReport = outcome.result
             if report.processor not in self.totals.processors:
-                self.driver.ledger.add_processor(report.processor)
+                with writing(self.driver.ledger.store, "the record"):
+                    self.driver.ledger.add_processor(report.processor)
             self.totals.add(report)
             self.pending.append(report.marker)
             events.write(_done(self.path, report, outcome.attempts))
@@ -139,7 +146,8 @@ class _LevelLog:
     def fold(self) -> None:
         """Write what is pending into the segments."""
         markers, self.pending = self.pending, []
-        self.driver.ledger.fold(self.path, markers)
+        with writing(self.driver.ledger.store, "the ledger"):
+            self.driver.ledger.fold(self.path, markers)
 
     def _note(self) -> str:
         workers = self.driver.crew.workers

@@ -10,6 +10,7 @@ import hashlib
 import tempfile
 from collections.abc import Mapping
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +25,24 @@ from n2v_scale.denoiser import (
     tile_boxes,
 )
 from n2v_scale.errors import ModelError, OutputError
-from n2v_scale.geometry import Box, Halo, Shape
+from n2v_scale.forward_memory import FLOAT32, forward_bytes
+from n2v_scale.geometry import Box, Halo, Shape, align_halo, padded_shape
 from n2v_scale.io.volume import Volume
 from n2v_scale.model_card import CARD_NAME, WEIGHTS_NAME, ModelCard, read_card
+from n2v_scale.network_config import config_from_dict
 
 if TYPE_CHECKING:
     import torch
 
     from n2v_scale.methods.base import Method
     from n2v_scale.nets import Network
+    from n2v_scale.nets.inference import Inference
+
+
+PROCESS_BYTES = 420 * 2**20
+"""Of a worker with Dask, zarr and torch, which has computed a small tile."""
+DEVICE_PROCESS_BYTES = 3 * 2**30
+"""The same with a GPU's context; a guess."""
 
 
 class Model:
@@ -66,11 +76,20 @@ class Model:
     @property
     def base_bytes(self) -> int:
         """An upper bound of what a worker process holds before its first tile."""
-        return 2**29
+        process = PROCESS_BYTES if self.options.device == "cpu" else DEVICE_PROCESS_BYTES
+        return process + 2 * FLOAT32 * self.card.parameters
 
-    def memory_bytes(self, tile: Shape) -> int:
-        """An upper bound of what a forward pass over a padded tile allocates."""
-        return self.card.bytes_per_voxel * tile[0] * tile[1] * tile[2]
+    def memory_bytes(self, core: Shape) -> int:
+        """An upper bound of what a forward pass over a tile with this core allocates."""
+        config = config_from_dict(self.card.network, self.card.network_config)
+        aligned = padded_shape(core, self.stride)
+        crop = align_halo(self.halo, self.stride)
+        tile = prod(Box.whole(aligned).expand(crop).shape)
+        forward = forward_bytes(
+            config, aligned, crop, device=self.options.device, precision=self.options.precision
+        )
+        # Beside it the tile as it was read and while it is normalised, and the estimate in units.
+        return forward + FLOAT32 * (2 * tile + 2 * prod(aligned))
 
     def normalisation_for(self, volume: Volume) -> Normalisation | None:
         """The training volume's constants when ``volume`` is that volume, else None."""
@@ -94,10 +113,9 @@ class Model:
 
     @cached_property
     def network(self) -> Network:
-        """The network with its weights, on its device, ready to predict."""
+        """The network with its weights, as it was trained, on the CPU."""
         from safetensors.torch import load_file
 
-        from n2v_scale.devices import compute_exactly
         from n2v_scale.nets import network_from_dict
 
         network = network_from_dict(self.card.network, self.card.network_config)
@@ -111,8 +129,17 @@ class Model:
             ) from None
         if sha256(path) != self.card.weights_sha256:
             raise ModelError(f"{path} is not the file that {CARD_NAME} describes: copy it again")
+        return network.eval()
+
+    @cached_property
+    def inference(self) -> Inference:
+        """The network as it is applied to tiles, on its device."""
+        from n2v_scale.devices import compute_exactly
+        from n2v_scale.nets.inference import for_inference
+
         compute_exactly()
-        return network.to(self.options.device).eval()
+        options = self.options
+        return for_inference(self.network, device=options.device, precision=options.precision)
 
     @cached_property
     def method(self) -> Method:
@@ -140,7 +167,7 @@ class Model:
         with torch.inference_mode(), torch_threads(self.options.threads):
             x = torch.from_numpy(padded)[None, None].to(self.options.device)
             inside = boxes.data.shift(tuple(-a for a in boxes.padded.start))
-            out = self.method.infer(self.network, x, _crop(boxes.padded, boxes.aligned), inside)
+            out = self.method.infer(self.inference, x, _crop(boxes.padded, boxes.aligned), inside)
         keep = region.core.slices_in(boxes.aligned)
         return Estimate(
             _restore(out.mean, keep) * scale + offset,

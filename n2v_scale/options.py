@@ -92,6 +92,24 @@ class ChannelIndices(Indices):
         return found
 
 
+class ByteSize(click.ParamType):  # type: ignore[type-arg]
+    """``16GB``, ``512MiB``."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes."""
+        from dask.utils import parse_bytes
+
+        try:
+            size = int(parse_bytes(value))
+        except ValueError:
+            size = 0
+        if size <= 0:
+            self.fail(f"{value!r} is no amount of memory, such as 16GB", param, ctx)
+        return size
+
+
 def selection(command: Command) -> Command:
     """What of an address is meant: :func:`n2v_scale.open_volume`'s keywords."""
     for option in (
@@ -114,7 +132,6 @@ def selection(command: Command) -> Command:
 def storage(command: Command) -> Command:
     """How an output is stored: :class:`n2v_scale.config.OutputSettings`."""
     for option in (
-        click.option("--overwrite", is_flag=True, help="Delete an output that exists, start anew."),
         click.option(
             "--dtype",
             type=click.Choice(["input", "float32"]),
@@ -140,6 +157,13 @@ def storage(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def overwriting(command: Command) -> Command:
+    """Whether an output that exists may go."""
+    return click.option(
+        "--overwrite", is_flag=True, help="Delete an output that exists, start anew."
+    )(command)
 
 
 class StorageOption(click.ParamType):  # type: ignore[type-arg]

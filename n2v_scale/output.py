@@ -21,6 +21,7 @@ from n2v_scale.io.writer import (
     array_exists,
     check_codec,
     create_array,
+    delete_keys,
     names,
     read_output,
     remove_output,
@@ -29,7 +30,7 @@ from n2v_scale.io.writer import (
 )
 from n2v_scale.ledger import Ledger
 from n2v_scale.plan import Plan
-from n2v_scale.recovery import damaged_by_size, forget, levels_of
+from n2v_scale.recovery import all_done, damaged_by_size, forget, levels_of, lost_metadata
 from n2v_scale.resume import resume_plan
 from n2v_scale.succession import LOCK_FOLDER
 
@@ -119,8 +120,8 @@ def find_output(plan: Plan, settings: PredictSettings) -> Output | None:
 def begin_output(plan: Plan, settings: PredictSettings) -> Output:
     """Begin the output of ``plan``, or take up what an earlier run left; the lock is held.
 
-    What workers of a dead driver marked is folded into the ledger, and blocks whose shards are not
-    as they were written are forgotten.
+    What workers of a dead driver marked is folded into the ledger, blocks whose shards are not as
+    they were written are forgotten, and metadata that is lost is written again.
     """
     output = find_output(plan, settings)
     if output is None:
@@ -131,12 +132,15 @@ def begin_output(plan: Plan, settings: PredictSettings) -> Output:
     plan = output.plan
     for level in levels_of(plan):
         output.ledger.fold_loose(level.spec.path)
-    damaged = damaged_by_size(plan, output.ledger)
-    if damaged and output.complete:
+    damaged, lost = damaged_by_size(plan, output.ledger), lost_metadata(plan)
+    complete = output.complete and all_done(plan, output.ledger) and not (damaged or lost)
+    if complete:
+        return output
+    if output.complete:
         output.ledger.update(complete=False)
     forget(plan, output.ledger, damaged)
-    _create_arrays(plan)
-    return replace(output, complete=output.complete and not damaged)
+    _write_what_is_lost(plan, lost)
+    return replace(output, complete=False)
 
 
 def clear_output(plan: Plan) -> None:
@@ -166,11 +170,12 @@ def _provenance(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _create_arrays(plan: Plan) -> None:
-    missing = [level.spec for level in levels_of(plan) if not array_exists(level.spec)]
-    for spec in missing:
-        create_array(spec)
-    if missing:
+def _write_what_is_lost(plan: Plan, lost: list[str]) -> None:
+    delete_keys(plan.output.store, lost)  # zarr reads what it replaces, and fails where it is torn
+    for level in levels_of(plan):
+        if not array_exists(level.spec):
+            create_array(level.spec)
+    if lost:
         write_metadata(plan, plan.volume.omero, finished=False)
 
 

@@ -6,6 +6,7 @@ names, disks rot, people copy. Sizes are compared at every start, checksums by `
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from n2v_scale.errors import PlanError
 from n2v_scale.grids import Block, BlockGrid
 from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import is_url, remember
-from n2v_scale.io.writer import ArraySpec, sizes_under, stored_checksum, stored_size
+from n2v_scale.io.writer import ArraySpec, get, sizes_under, stored_checksum, stored_size
 from n2v_scale.ledger import Ledger, Marker
 from n2v_scale.plan import Plan
 from n2v_scale.progress import Progress
@@ -44,6 +45,36 @@ def levels_of(plan: Plan) -> list[Level]:
     """The full resolution, then the pyramid."""
     lower = [Level(level.array, plan.level_grid(level)) for level in plan.levels]
     return [Level(plan.output, plan.grid), *lower]
+
+
+def is_intact(plan: Plan, ledger: Ledger) -> bool:
+    """Whether every block is done, has the size that it had, and the metadata is there.
+
+    What is there is not read: that takes ``verify``.
+    """
+    return all_done(plan, ledger) and not (lost_metadata(plan) or damaged_by_size(plan, ledger))
+
+
+def all_done(plan: Plan, ledger: Ledger) -> bool:
+    """Whether every block of every level is in the ledger."""
+    return all(ledger.done(level.spec.path, len(level.grid)).all() for level in levels_of(plan))
+
+
+def lost_metadata(plan: Plan) -> list[str]:
+    """Keys of the image's and its arrays' metadata that are absent, or torn: no JSON."""
+    v3 = plan.output.zarr_format == 3
+    keys = ["zarr.json"] if v3 else [".zgroup", ".zattrs"]
+    name = "zarr.json" if v3 else ".zarray"
+    keys += [f"{level.spec.path}/{name}" for level in levels_of(plan)]
+    return [key for key in keys if not _is_json(get(plan.output.store, key))]
+
+
+def _is_json(content: bytes | None) -> bool:
+    try:
+        json.loads(content or b"")
+    except ValueError:
+        return False
+    return True
 
 
 def resized(level: Level, ledger: Ledger) -> list[int]:

@@ -29,11 +29,7 @@ def say_written(summary: Any) -> None:
     if summary.already_finished:
         click.echo(f"{summary.output}: was finished already, nothing to do")
         return
-    rate = amount_text(summary.voxels / max(summary.seconds, 1e-9), "voxel")
-    click.echo(
-        f"{summary.output}: {amount_text(summary.computed, 'block')} of {summary.blocks} in "
-        f"{clock(summary.seconds)}, {rate}/s"
-    )
+    click.echo(f"{summary.output}: {_what_was_done(summary)}")
     if summary.skipped:
         click.echo(f"  {summary.skipped / summary.voxels:.0%} was empty and needed no computing")
     if summary.computed:
@@ -42,11 +38,20 @@ def say_written(summary: Any) -> None:
         click.echo(f"  {amount_text(summary.missing, 'block')} still to do")
 
 
+def _what_was_done(summary: Any) -> str:
+    took = clock(summary.seconds)
+    if not summary.computed:
+        rest = f"all blocks were there; lower resolutions and metadata in {took}"
+        return "no block was computed" if summary.missing else rest
+    rate = amount_text(summary.voxels / max(summary.seconds, 1e-9), "voxel")
+    return f"{amount_text(summary.computed, 'block')} of {summary.blocks} in {took}, {rate}/s"
+
+
 def _where_the_time_went(summary: Any) -> str:
     """Shares of the workers' time. Reading and writing run beside computing."""
     whole = max(1e-9, summary.seconds * summary.workers)
     return (
-        f"{summary.workers} workers computed {summary.compute_s / whole:.0%} of the time; beside "
-        f"it they read for {summary.read_s / whole:.0%} and wrote for "
+        f"{amount_text(summary.workers, 'worker')} computed for {summary.compute_s / whole:.0%} "
+        f"of the time, and meanwhile read for {summary.read_s / whole:.0%} and wrote for "
         f"{summary.write_s / whole:.0%} of it; the rest is starting, ending and waiting"
     )

@@ -18,18 +18,23 @@ from n2v_scale.execution import Summary, run_plan
 from n2v_scale.foreground import open_foreground
 from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import remember
-from n2v_scale.io.writer import array_exists
+from n2v_scale.io.writer import ArraySpec, delete_keys, get_attributes, open_output
 from n2v_scale.ledger import Ledger
 from n2v_scale.lock import driver_lock
 from n2v_scale.output import ledger_of
-from n2v_scale.plan import Plan, plan_key
+from n2v_scale.plan import PLAN_FORMAT, Plan, plan_key
 from n2v_scale.prediction import budget_for
-from n2v_scale.progress import NoProgress, Progress
+from n2v_scale.progress import NoProgress, Progress, amount_text
 from n2v_scale.recovery import forget, levels_of, rewritten
 from n2v_scale.resume import recorded_plan
 
 MOST_WORKERS = 8
 LISTED = 20
+FULL = "0"
+UNFINISHED = "it was not finished"
+DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+TORN = (ValueError, KeyError, TypeError, FileNotFoundError)
+"""What zarr raises of metadata that is torn or gone; a store that fails raises something else."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +56,30 @@ class Verification:
         """Nothing is wrong."""
         return not (self.missing or self.damaged or self.problems)
 
+    @property
+    def cure(self) -> str:
+        """What to do when it is not whole."""
+        full_is_well = FULL not in {*self.missing, *self.damaged}
+        if full_is_well and not self.damaged and self.problems in ([], [UNFINISHED]):
+            return "its full resolution is: the command pyramid makes the rest"
+        return "run the command that made it again, or verify --repair"
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {"whole": self.whole, **asdict(self)}
 
     def text(self) -> str:
         """For people."""
+        blocks = amount_text(self.blocks, "block")
         if self.whole:
-            return f"{self.output}: whole, {self.blocks} blocks and their pyramid"
+            return f"{self.output}: whole, {blocks} and the lower resolutions are as written"
         lines = [f"{self.output}: not whole", *(f"  {problem}" for problem in self.problems)]
         for what, found in (("missing", self.missing), ("damaged", self.damaged)):
             for level, numbers in found.items():
                 listed = ", ".join(map(str, numbers[:LISTED]))
                 more = f" and {len(numbers) - LISTED} more" if len(numbers) > LISTED else ""
-                lines.append(f"  level {level}: {len(numbers)} blocks {what}: {listed}{more}")
+                count = amount_text(len(numbers), "block")
+                lines.append(f"  level {level}: {count} {what} (number {listed}{more})")
         return "\n".join(lines)
 
 
@@ -74,12 +89,19 @@ def stored_plan(store: str, storage: StorageOptions) -> Plan:
     Raises
     ------
     OutputError
-        When there is no output of this package.
+        When there is no output of this package, or one of another version that is kept otherwise.
     """
     remember(store, storage)
     record = Ledger(store, "").record()
     if record is None:
-        raise OutputError(f"{store} is no output of n2v-scale: there is no record of a run in it")
+        raise OutputError(
+            f"{store} is no output of n2v-scale: there is no readable record of a run in it"
+        )
+    if record["plan"].get("format") != PLAN_FORMAT or "volume" not in record:
+        raise OutputError(
+            f"{store} was written by n2v-scale {record.get('package_version', '(unknown)')}, "
+            "which keeps its record otherwise: use that version, or predict --overwrite"
+        )
     return recorded_plan(record, store, storage)
 
 
@@ -112,7 +134,8 @@ def _verify(plan: Plan, ledger: Ledger, client: Client, progress: Progress) -> V
     for level in levels_of(plan):
         path = level.spec.path
         numbers = np.flatnonzero(~ledger.done(path, len(level.grid))).tolist()
-        bad = rewritten(level, plan.storage, client, ledger, progress)
+        some = len(numbers) < len(level.grid)
+        bad = rewritten(level, plan.storage, client, ledger, progress) if some else []
         missing |= {path: numbers} if numbers else {}
         damaged |= {path: bad} if bad else {}
     return Verification(plan.output.store, plan.blocks, missing, damaged, problems)
@@ -120,11 +143,40 @@ def _verify(plan: Plan, ledger: Ledger, client: Client, progress: Progress) -> V
 
 def _problems(plan: Plan, ledger: Ledger) -> list[str]:
     record = ledger.record() or {}
-    problems = [] if record["complete"] else ["it was not finished"]
+    problems = [] if record["complete"] else [UNFINISHED]
     if record["key"] != plan_key(record["plan"]):
         problems.append("its record was changed")
-    torn = [level.spec.path for level in levels_of(plan) if not array_exists(level.spec)]
-    return problems + [f"level {path} has no readable metadata" for path in torn]
+    for path in _torn(plan, finished=record["complete"]):
+        what = f"level {path}" if path else "the image"
+        problems.append(f"the metadata of {what} is damaged")
+    return problems
+
+
+def _torn(plan: Plan, *, finished: bool) -> list[str]:
+    """The arrays, and "" for the image itself, of which the metadata is not what was written."""
+    specs = [level.spec for level in levels_of(plan)]
+    torn = [spec.path for spec in specs if not _is_sound(spec)]
+    expected = {spec.path for spec in (specs if finished else specs[:1])}
+    return torn if expected <= _listed_levels(plan.output.store) else ["", *torn]
+
+
+def _listed_levels(store: str) -> set[str]:
+    attributes = get_attributes(store, "") or {}
+    try:
+        (image,) = attributes.get("ome", attributes)["multiscales"]
+        return {dataset["path"] for dataset in image["datasets"]}
+    except (*TORN, AttributeError):
+        return set()
+
+
+def _is_sound(spec: ArraySpec) -> bool:
+    """Whether the array opens, and is laid out as it should be."""
+    try:
+        array = open_output(spec)
+    except TORN:
+        return False
+    layout = array.shape, array.chunks, array.shards or array.chunks, array.dtype.name
+    return bool(layout == (spec.shape, spec.chunk, spec.shard, spec.dtype))
 
 
 def repair_output(
@@ -150,10 +202,20 @@ def repair_output(
             for level in levels_of(plan):
                 ledger.fold_loose(level.spec.path)
             found = _verify(plan, ledger, used, progress)
+            _forget_metadata(plan, ledger)
             if found.damaged:
                 ledger.update(complete=False)
             forget(plan, ledger, found.damaged)
         return _go_on(plan, slice(None), client=used, progress=progress)
+
+
+def _forget_metadata(plan: Plan, ledger: Ledger) -> None:
+    """Delete documents that are damaged: a run that takes up the output writes them again."""
+    finished = (ledger.record() or {})["complete"]
+    if torn := _torn(plan, finished=finished):
+        ledger.update(complete=False)
+        keys = [f"{path}/{name}".lstrip("/") for path in torn for name in DOCUMENTS]
+        delete_keys(plan.output.store, keys)
 
 
 def pyramid_of(

@@ -24,7 +24,7 @@ from n2v_scale.api import plan_prediction, predict
 from n2v_scale.cluster import local_client
 from n2v_scale.execution import Summary
 from n2v_scale.io.volume import Volume
-from n2v_scale.ledger import Ledger
+from n2v_scale.ledger import LEDGER_FOLDER, Ledger
 from n2v_scale.nets.filter_unet import FilterUNetConfig
 from n2v_scale.nets.unet import UNetConfig
 from n2v_scale.recovery import Level, levels_of
@@ -65,7 +65,7 @@ class Output:
         """Blocks that count as done: folded into a segment, or marked by a worker."""
         ledger = Ledger(str(self.path), "0.5")
         folded = ledger.done(level, len(self.levels[level].grid)).nonzero()[0].tolist()
-        loose = self.path.glob(f"{level}/n2v_scale.ledger/blocks/*.json")
+        loose = self.path.glob(f"{level}/{LEDGER_FOLDER}/blocks/*.json")
         return {*folded, *(int(file.stem) for file in loose)}
 
     def shards(self, number: int, level: str = "0") -> list[Path]:
@@ -75,9 +75,9 @@ class Output:
         return [self.path / spec.key(block.t, block.c, box) for box in boxes]
 
     def stored(self) -> dict[str, bytes]:
-        """Every file in the folders of the levels."""
-        folders = self.path.glob("[0-9]*")
-        files = [f for folder in folders for f in folder.rglob("*") if f.is_file()]
+        """Every file in the folders of the levels but for the ledger."""
+        files = [file for level in self.levels for file in (self.path / level).rglob("*")]
+        files = [file for file in files if file.is_file() and LEDGER_FOLDER not in file.parts]
         return {str(file.relative_to(self.path)): file.read_bytes() for file in files}
 
     def versions(self) -> Versions:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from n2v_scale.errors import OutputError
-from n2v_scale.ledger import Ledger, Marker
+from n2v_scale.ledger import LEDGER_FOLDER, Ledger, Marker
 
 BLOCKS = 40
 
@@ -59,7 +59,7 @@ def unfinish(path: Path, *numbers: int) -> dict[int, Marker]:
 
 
 def marker_file(path: Path, number: int) -> Path:
-    return path / f"n2v_scale/ledger/0/blocks/{number:09d}.json"
+    return path / f"0/{LEDGER_FOLDER}/blocks/{number:09d}.json"
 
 
 def test_nothing_is_done_on_a_finished_output(scene: Any, path: Path) -> None:
@@ -111,14 +111,14 @@ def test_the_blocks_of_a_torn_segment_are_computed_again(
 ) -> None:
     if not finished:
         unfinish(path)
-    harm(path / "n2v_scale/ledger/0/segments/000000")
+    harm(path / f"0/{LEDGER_FOLDER}/segments/000000")
     computed, rewritten = resume(scene, path)
     assert computed == BLOCKS
     assert rewritten.keys() == {"0"}
 
 
 def test_a_torn_segment_of_a_level(scene: Any, path: Path) -> None:
-    truncate(path / "n2v_scale/ledger/1/segments/000000")
+    truncate(path / f"1/{LEDGER_FOLDER}/segments/000000")
     computed, rewritten = resume(scene, path)
     assert computed == 0
     assert rewritten.keys() == {"1"}
