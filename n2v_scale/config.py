@@ -104,7 +104,7 @@ class PredictSettings(OutputSettings):
     threads: Positive | None = None
     """Torch threads a forward pass; part of what the bytes depend on."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Of the network's arithmetic; auto takes half precision where it is faster and as good."""
+    """Of the U-Net's arithmetic; auto is float32, half precision is taken on request."""
     seed: Seed = 0
     """Of the sample that normalises a volume the model has not seen."""
     mask: str | None = None

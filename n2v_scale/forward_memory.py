@@ -16,6 +16,8 @@ from n2v_scale.margins import Level, extent, levels_of, slab_bytes, slabs
 from n2v_scale.network_config import FilterUNetConfig, NetworkConfig, UNetConfig
 
 FLOAT32 = 4
+LEAST_BYTES = 4 * 2**20
+"""Reordered weights, and what is rounded up around a tile of a few voxels."""
 
 
 def forward_bytes(
@@ -38,7 +40,7 @@ def forward_bytes(
     tile = FLOAT32 * forward.inputs * prod(extent(core, crop))
     # At the end the filter is applied to the core, and added to the correction.
     filtering = (forward.read_copies * forward.inputs + unet.out_channels) * FLOAT32 * prod(core)
-    return tile + max(*forward.moments(), filtering)
+    return LEAST_BYTES + tile + max(*forward.moments(), filtering)
 
 
 def _levels(unet: UNetConfig, core: Shape, crop: Halo) -> list[Level]:
@@ -69,7 +71,7 @@ class _Forward:
 
     def width(self, level: int) -> int:
         """Channels of a level."""
-        return self.unet.filters * 2**level
+        return self.unet.filters << level
 
     def moments(self) -> Iterator[int]:
         """What lives beside the tile at the height of each level, in the order of computing."""
@@ -128,7 +130,9 @@ class _Forward:
             voxels = prod(self.unet.fold) * planes * height * width
             rounded = 2 * self.unet.in_channels if self.item != FLOAT32 else 0
             read = voxels * (self.read_copies * FLOAT32 * self.inputs + rounded)
-        return slab.peak(reading=read, ending=self._ending(number, slab.out))
+        pooling = 3 * slab.out // 4  # halved twice
+        lowest = number == self.unet.depth
+        return slab.peak(reading=read, ending=self._ending(number, slab) if lowest else pooling)
 
     def _decoding(self, number: int) -> int:
         """The slabs of a decoder, when they take most."""
@@ -137,13 +141,17 @@ class _Forward:
         z, y, x = self.unet.factors(number)
         # One phase of the level below: its cells, and the response.
         phase = slab.fresh // (z * y) + 2 * slab.fresh // (z * y * x)
-        return slab.peak(reading=phase, ending=self._ending(number, slab.out))
+        return slab.peak(reading=phase, ending=self._ending(number, slab))
 
-    def _ending(self, number: int, out: int) -> int:
-        """Pooling halves twice; a head in float32 needs its input so."""
-        if number or self.item == FLOAT32:
-            return out * 3 // 4
-        return 3 * out
+    def _ending(self, number: int, slab: _Slab) -> int:
+        """The convolution that ends a level, of a copy where a face was cut from its input."""
+        copy = slab.out if slab.at_face else 0
+        if number:
+            return copy + slab.out // 2
+        rounded = 2 * slab.out if self.item != FLOAT32 else 0
+        ends = FLOAT32 * self.unet.out_channels * prod(self.unet.fold)
+        out = 2 * slab.out * ends // (self.item * self.width(0))  # unfolded, too
+        return copy + rounded + out
 
     def _slab(self, number: int, given: Halo, have: Halo, want: Halo) -> _Slab:
         core, item = self.levels[number].core, self.item * self.width(number)
@@ -163,6 +171,7 @@ class _Forward:
             fresh=item * (planes + (0 if several else 2) * reach[0]) * first[1] * first[2],
             out=item * needed * second[1] * second[2],
             several=several,
+            at_face=second != extent(core, want),
         )
 
 
@@ -176,6 +185,7 @@ class _Slab:
     out: int
     """Out of the second."""
     several: bool
+    at_face: bool
 
     def peak(self, *, reading: int, ending: int) -> int:
         kept = self.hidden if self.several else 0

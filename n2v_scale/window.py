@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
 import time
+from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError as FutureCancelled
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -62,7 +66,16 @@ def _attempt(function: Callable[[Item], Any], item: Item) -> Outcome[Item]:
     try:
         return Outcome(item, result=function(item))
     except Exception as error:  # whatever it is, the others go on
-        return Outcome(item, error=error)
+        return Outcome(item, error=_sendable(error))
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or what it says where it cannot travel to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever a class of errors does
+        return ClusterError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class Crew:
@@ -91,12 +104,23 @@ class Crew:
 
     def _ask(self) -> dict[str, int]:
         if time.monotonic() - self.asked > ASK_EVERY_S:
-            try:
+            with _scheduler_of(self.client):
                 self.known = dict(self.client.nthreads())
-            except (OSError, TimeoutError) as error:
-                raise ClusterError(LOST) from error
             self.asked = time.monotonic()
         return self.known
+
+
+@contextmanager
+def _scheduler_of(client: Client) -> Iterator[None]:
+    """Calls that need the scheduler; whatever they raise when it is lost says so."""
+    try:
+        yield
+    except (OSError, TimeoutError, CancelledError, FutureCancelled) as error:
+        raise ClusterError(LOST) from error
+    except Exception as error:
+        if client.status == "running":
+            raise
+        raise ClusterError(LOST) from error
 
 
 def run_window(
@@ -129,7 +153,8 @@ def run_window(
             attempt = queue.next()
             if attempt is None:
                 return
-            future = client.submit(_attempt, function, attempt.item, pure=False)
+            with _scheduler_of(client):
+                future = client.submit(_attempt, function, attempt.item, pure=False)
             open_tries[future] = attempt
             running.add(future)
 
@@ -150,7 +175,8 @@ def run_window(
             submit(crew.window - len(open_tries))
     finally:
         if open_tries:
-            client.cancel(list(open_tries), force=True)
+            with suppress(ClusterError), _scheduler_of(client):
+                client.cancel(list(open_tries), force=True)
 
 
 class _Queue(Generic[Item]):
@@ -206,7 +232,8 @@ def _fault(error: BaseException, *, since_the_start: bool) -> N2VScaleError:
 def _outcome(client: Client, future: Future[Any], attempt: _Try[Item]) -> Outcome[Item]:
     """What a finished future holds; a worker that died leaves an exception."""
     if future.status == "finished":
-        outcome: Outcome[Item] = future.result()
+        with _scheduler_of(client):
+            outcome: Outcome[Item] = future.result()
         return Outcome(attempt.item, outcome.result, outcome.error, attempt.number)
     if future.status != "error" and client.status != "running":
         raise ClusterError(LOST)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from n2v_scale.errors import ModelError
 from n2v_scale.geometry import NO_HALO, Halo
 
 
@@ -79,26 +79,42 @@ def empty_like(x: Tensor, channels: int, shape: tuple[int, ...]) -> Tensor:
     )
 
 
-def convolutions(block: nn.Sequential) -> list[Convolution]:
-    """The convolutions of a trained block, each with the batch normalisation after it folded in.
+def convolutions(block: nn.Module) -> list[Convolution]:
+    """The convolutions among a trained module's children, each with the batch normalisation that
+    follows it folded in. ReLUs are left out.
 
-    ReLUs are left out.
+    Raises
+    ------
+    ModelError
+        When a batch normalisation has no statistics of its own: it would look at the tile's.
     """
-    found: list[Convolution] = []
-    layers = list(block)
-    for layer, after in zip(layers, [*layers[1:], None], strict=True):
-        if isinstance(layer, nn.Conv3d):
-            found.append(_folded(layer, after if isinstance(after, nn.BatchNorm3d) else None))
-    return found
+    layers = list(block.children())
+    return [
+        _folded(layer, after) if isinstance(after, nn.BatchNorm3d) else Convolution(*_of(layer))
+        for layer, after in zip(layers, [*layers, None][1:], strict=True)
+        if isinstance(layer, nn.Conv3d)
+    ]
 
 
-def _folded(layer: nn.Conv3d, norm: nn.BatchNorm3d | None) -> Convolution:
-    if norm is None:
-        return Convolution(layer.weight, layer.bias)
-    weight, bias = fuse_conv_bn_weights(
-        layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+def _of(layer: nn.Conv3d) -> tuple[Tensor, Tensor | None]:
+    return layer.weight, layer.bias
+
+
+def _folded(layer: nn.Conv3d, norm: nn.BatchNorm3d) -> Convolution:
+    """In float64, so that it costs no digits."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise ModelError(
+            "a batch normalisation keeps no statistics: such a network cannot be tiled"
+        )
+    mean, variance, weight = (
+        t.detach().double() for t in (norm.running_mean, norm.running_var, layer.weight)
     )
-    return Convolution(weight, bias)
+    scale = norm.weight.detach().double() / (variance + norm.eps).sqrt()
+    bias = -mean if layer.bias is None else layer.bias.detach().double() - mean
+    return Convolution(
+        (weight * scale[:, None, None, None, None]).to(layer.weight.dtype),
+        (bias * scale + norm.bias.detach().double()).to(layer.weight.dtype),
+    )
 
 
 def max_pool(x: Tensor, factors: tuple[int, ...]) -> Tensor:

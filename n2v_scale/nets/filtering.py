@@ -47,7 +47,8 @@ class FilterInference(nn.Module):
         if not inside.contains(box.expand(self._reach)):
             share = missing_share(self.weight, self.neighbours, box, inside)
             out += share * self._response(self.summed, cells, box)
-        return out.unflatten(0, (b, c))
+        joined: Tensor = out.unflatten(0, (b, c))
+        return joined
 
     @property
     def _reach(self) -> Halo:
@@ -69,14 +70,15 @@ class FilterInference(nn.Module):
         padded = F.pad(
             x[(..., *there.slices)].flatten(0, 1), [n for pair in reversed(sides) for n in pair]
         )
-        return padded.unflatten(3, (-1, LANES)).permute(0, 4, 1, 2, 3)
+        cells: Tensor = padded.unflatten(3, (-1, LANES))
+        return cells.permute(0, 4, 1, 2, 3)
 
     @staticmethod
     def _response(convolution: Convolution, cells: Tensor, box: Box) -> Tensor:
         """(b * c, z, y, x) of ``box``."""
         valid = as_shape([k // 2 for k in convolution.weight.shape[2:]])
         z, y, x = ((k, k) for k in valid)
-        lanes = convolution(cells, (z, y, x))
+        lanes: Tensor = convolution(cells, (z, y, x))
         return lanes.permute(0, 2, 3, 4, 1).flatten(3)[..., : box.shape[2]]
 
 
@@ -87,4 +89,5 @@ def in_lanes(kernel: Tensor) -> Tensor:
     spread = kernel.new_zeros(LANES, *kernel.shape[:2], LANES * cells)
     for lane in range(LANES):
         spread[lane, :, :, lane : lane + size] = kernel
-    return spread.unflatten(3, (cells, LANES)).permute(0, 4, 1, 2, 3)
+    lanes: Tensor = spread.unflatten(3, (cells, LANES))  # (8, z, y, cells, 8)
+    return lanes.permute(0, 4, 1, 2, 3)

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, as_shape
 from n2v_scale.margins import Level, Planes, extent, levels_of, slab_bytes
-from n2v_scale.nets.convolution import Convolution, empty_like, stored
+from n2v_scale.nets import Network
+from n2v_scale.nets.convolution import (
+    Convolution,
+    convolutions,
+    empty_like,
+    layout,
+    stored,
+)
 from n2v_scale.nets.filter_unet import FilterUNet
 from n2v_scale.nets.filtering import FilterInference
 from n2v_scale.nets.stages import Decoder, Encoder, Read, with_planes
@@ -35,12 +42,13 @@ class UNetInference(nn.Module):
         super().__init__()
         config = self.config = network.config
         self.slab_bytes = slab_bytes
-        self.encoders = nn.ModuleList(Encoder(block) for block in network.encoder)
-        self.decoders = nn.ModuleList(
+        self.encoders = [Encoder(block) for block in network.encoder]
+        self.decoders = [
             Decoder(block, config.factors(level)) for level, block in enumerate(network.decoder)
-        )
-        self.reduce = nn.ModuleList(Convolution(one.weight, one.bias) for one in network.reduce)
-        self.to(PRECISIONS[precision])
+        ]
+        self.reduce = convolutions(network.reduce)
+        self.layers = nn.ModuleList([*self.encoders, *self.decoders, *self.reduce])
+        self.layers.to(PRECISIONS[precision])
         # The head stays: its output would be rounded to three digits.
         self.head = Convolution(network.head.weight, network.head.bias)
 
@@ -99,12 +107,14 @@ class UNetInference(nn.Module):
         self, number: int, level: Level, slabs: Iterable[tuple[Planes, Tensor]]
     ) -> Tensor:
         """Slabs of a level, each through the 1x1 convolution that ends the level, joined."""
-        last, cell = (self.reduce[number - 1], (1, 1, 1)) if number else (self.head, self.config.fold)
+        last, cell = (
+            (self.reduce[number - 1], (1, 1, 1)) if number else (self.head, self.config.fold)
+        )
         shape = _times(extent(level.core, level.decoded), cell)
         low = level.decoded[0][0]
         joined: Tensor | None = None
         for (start, stop), slab in slabs:
-            part = unfold(last(slab.to(last.weight.dtype)), cell)
+            part = unfold(last(slab.to(last.weight.dtype, memory_format=layout(last.weight))), cell)
             if joined is None:
                 joined = empty_like(part, part.shape[1], shape)
             joined[:, :, cell[0] * (start + low) : cell[0] * (stop + low)] = part
@@ -116,9 +126,7 @@ class UNetInference(nn.Module):
 class FilterUNetInference(nn.Module):
     """A trained :class:`FilterUNet`, for tiles. The filter stays in the weights' precision."""
 
-    def __init__(
-        self, network: FilterUNet, *, slab_bytes: int, precision: str = "float32"
-    ) -> None:
+    def __init__(self, network: FilterUNet, *, slab_bytes: int, precision: str = "float32") -> None:
         super().__init__()
         self.filter = FilterInference(network.filter)
         self.unet = UNetInference(network.unet, slab_bytes=slab_bytes, precision=precision)

@@ -1,7 +1,8 @@
-"""What a forward pass over a tile takes, exactly and without taking it.
+"""What a forward pass over a tile takes, counted without taking it.
 
 The same code that computes tiles runs on torch's ``meta`` device, where tensors have shapes and no
-values, and the bytes of all that live at a time are counted.
+values, and the bytes of all that live at a time are counted: what
+:mod:`n2v_scale.forward_memory` is held against. The first count imports a good part of torch.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from n2v_scale.geometry import Box, Halo, Shape, as_shape
+from n2v_scale.geometry import Box, Halo, Shape
 from n2v_scale.nets import NetworkConfig, build_network
 from n2v_scale.nets.inference import assembled
-from n2v_scale.nets.unet import UNetConfig
 
 
 class LiveBytes(TorchDispatchMode):
@@ -30,9 +30,7 @@ class LiveBytes(TorchDispatchMode):
         self.peak = 0
         self._known: set[int] = set()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         if func._schema.is_mutable:  # writes into what is there, and takes nothing
             return _written(func, args, kwargs or {})
@@ -65,7 +63,7 @@ def _written(func: Any, args: Any, kwargs: Any) -> Any:
 
 @lru_cache(maxsize=1024)
 @torch.no_grad()
-def forward_bytes(
+def counted_bytes(
     name: str,
     config: NetworkConfig,
     padded: Shape,

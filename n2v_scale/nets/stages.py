@@ -28,7 +28,7 @@ Read = Callable[[Planes], Tensor]
 class Encoder(nn.Module):
     """Two convolutions with ReLU."""
 
-    def __init__(self, block: nn.Sequential) -> None:
+    def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.first, self.second = convolutions(block)
 
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Two convolutions with ReLU, of the encoder's output beside the upsampled level below."""
 
-    def __init__(self, block: nn.Sequential, factors: Shape) -> None:
+    def __init__(self, block: nn.Module, factors: Shape) -> None:
         super().__init__()
         both, self.second = convolutions(block)
         half = both.weight.shape[1] // 2

@@ -95,7 +95,9 @@ class Run:
 
     def computed(self) -> set[int]:
         lines = self.events.read_text().splitlines() if self.events.exists() else []
-        done = [e for e in map(json.loads, lines) if e["event"] == "BlockDone" and e["level"] == "0"]
+        done = [
+            e for e in map(json.loads, lines) if e["event"] == "BlockDone" and e["level"] == "0"
+        ]
         return {event["number"] for event in done}
 
 

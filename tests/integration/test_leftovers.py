@@ -70,8 +70,10 @@ def test_nothing_is_done_on_a_finished_output(scene: Any, path: Path) -> None:
     assert output.versions() == before
 
 
-@pytest.mark.parametrize("harm", [truncate, empty, grow, Path.unlink])
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("harm", "finished"),
+    [(truncate, True), (empty, True), (grow, True), (Path.unlink, True), (truncate, False)],
+)
 def test_a_shard_of_another_size_is_found_at_the_next_start(
     scene: Any, path: Path, harm: Callable[[Path], None], finished: bool
 ) -> None:
@@ -104,8 +106,7 @@ def test_files_that_nobody_finished_writing_are_gone_at_the_end(scene: Any, path
     assert resume(scene, path) == (1, {"0": {4}})
 
 
-@pytest.mark.parametrize("harm", [truncate, empty, Path.unlink])
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(("harm", "finished"), [(truncate, True), (empty, False)])
 def test_the_blocks_of_a_torn_segment_are_computed_again(
     scene: Any, path: Path, harm: Callable[[Path], None], finished: bool
 ) -> None:
@@ -136,11 +137,12 @@ def test_markers_that_nobody_folded(scene: Any, path: Path) -> None:
     assert rewritten["0"] == {3, 4}
 
 
-@pytest.mark.parametrize("harm", [empty, Path.unlink])
-@pytest.mark.parametrize("level", ["0", "2"])
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("harm", "finished", "level"),
+    [(empty, True, "0"), (Path.unlink, True, "2"), (empty, False, "2"), (Path.unlink, False, "0")],
+)
 def test_the_metadata_of_an_array_is_written_again(
-    scene: Any, path: Path, harm: Callable[[Path], None], level: str, finished: bool
+    scene: Any, path: Path, harm: Callable[[Path], None], finished: bool, level: str
 ) -> None:
     if not finished:
         unfinish(path, 4)

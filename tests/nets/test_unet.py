@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from n2v_scale.geometry import NO_HALO, Box, as_shape, padded_shape
 from n2v_scale.nets import config_to_dict, network_from_dict
 from n2v_scale.nets.receptive_field import measure_receptive_field
-from n2v_scale.nets.unet import UNet, UNetConfig, crop_margins, fold, trim, unfold
+from n2v_scale.nets.unet import UNet, UNetConfig, fold, trim, unfold
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 MOST_VOXELS = 20_000
@@ -129,24 +129,6 @@ def test_cropping_on_the_way_equals_cropping_at_the_end(data):
     x = noise((1, 1, *(n * s for n, s in zip(cells, config.stride, strict=True))))
     with torch.no_grad():
         torch.testing.assert_close(network(x, crop), trim(network(x), crop, NO_HALO), **EXACT)
-
-
-@given(configs(), st.tuples(*[st.tuples(st.integers(0, 9), st.integers(0, 9))] * 3))
-def test_margins_never_exceed_what_there_is(config, steps):
-    crop = tuple((a * 2**n, b * 2**n) for (a, b), n in zip(steps, config.pooled, strict=True))
-    margins = crop_margins(config, crop)
-    assert margins[0].need_out == NO_HALO
-    for margin in margins:
-        for have, into, out in zip(margin.available, margin.need_in, margin.need_out, strict=True):
-            for h, i, o in zip(have, into, out, strict=True):
-                assert 0 <= o <= i <= h
-
-
-def test_the_decoder_computes_a_thin_rim_only():
-    margins = crop_margins(UNetConfig(depth=2), ((24, 24),) * 3)
-    assert margins[0].need_in == ((2, 2),) * 3
-    assert margins[1].need_in == ((3, 3),) * 3
-    assert margins[2].need_out == ((2, 2),) * 3
 
 
 @pytest.mark.parametrize(
