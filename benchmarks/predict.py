@@ -108,7 +108,8 @@ def end_to_end(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     print(f"  bare network, {summary.workers} processes {bare / 1e6:10.3f} Mvoxel/s")
     print(f"  blocks alone               {blocks / 1e6:10.3f} Mvoxel/s   ratio {blocks / bare:.3f}")
     print(f"  the whole command          {whole / 1e6:10.3f} Mvoxel/s   ratio {whole / bare:.3f}")
-    busy = f"read {summary.read_s:.1f} s, compute {summary.compute_s:.1f} s, write {summary.write_s:.1f} s"
+    parts = {"read": summary.read_s, "compute": summary.compute_s, "write": summary.write_s}
+    busy = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
     print(f"  of {summary.workers} workers for {summary.seconds:.1f} s: {busy}")
     return {"bare": bare, "blocks": blocks, "whole": whole, **summary.to_dict()}
 

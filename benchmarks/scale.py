@@ -111,7 +111,7 @@ def drive(folder: Path, blocks: int, workers: int, sleep_s: float) -> dict[str, 
 def install(sleep_s: float) -> None:
     """In a worker: what it opens is the sleeper."""
     sleeper = Sleeper(sleep_s)
-    n2v_scale.blocks.opened = lambda address, options: sleeper  # type: ignore[assignment]
+    n2v_scale.blocks.opened = lambda *_: sleeper  # type: ignore[assignment]
 
 
 def watch(peaks: dict[str, int], stop: threading.Event) -> None:

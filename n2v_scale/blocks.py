@@ -102,7 +102,7 @@ def predict_block(plan: Plan, block: Block) -> BlockReport:
         waited = clock.lap()
         denoiser = opened(plan.denoiser, plan.open_options)
         out = denoise_tiles(denoiser, plan, block, tiles, values, box, dtype=plan.output.dtype)
-        _fill_cells(denoiser, plan, block, cells, values, box, out)
+        _fill_cells(denoiser, block, cells, values, box, out)
     computed = clock.lap()
     marker = _write(plan, block, out, crc32(values.data))
     return BlockReport(
@@ -163,7 +163,6 @@ def denoise_tiles(
 
 def _fill_cells(
     denoiser: Denoiser,
-    plan: Plan,
     block: Block,
     cells: Cells,
     values: npt.NDArray[Any],

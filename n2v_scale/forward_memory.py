@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from n2v_scale.geometry import Halo, Shape, as_shape, ceil_div
-from n2v_scale.margins import Level, extent, levels_of, slab_bytes, slabs
+from n2v_scale.margins import Level, cells_of, extent, slab_bytes, slabs
 from n2v_scale.network_config import FilterUNetConfig, NetworkConfig, UNetConfig
 
 FLOAT32 = 4
@@ -36,17 +36,11 @@ def forward_bytes(
     filtered = isinstance(config, FilterUNetConfig)
     unet = config.unet if isinstance(config, FilterUNetConfig) else config
     item = FLOAT32 if precision == "float32" else 2
-    forward = _Forward(unet, filtered, _levels(unet, core, crop), slab_bytes(device), item)
+    forward = _Forward(unet, filtered, cells_of(unet, core, crop), slab_bytes(device), item)
     tile = FLOAT32 * forward.inputs * prod(extent(core, crop))
     # At the end the filter is applied to the core, and added to the correction.
     filtering = (forward.read_copies * forward.inputs + unet.out_channels) * FLOAT32 * prod(core)
     return LEAST_BYTES + tile + max(*forward.moments(), filtering)
-
-
-def _levels(unet: UNetConfig, core: Shape, crop: Halo) -> list[Level]:
-    cells = as_shape([n // f for n, f in zip(core, unet.fold, strict=True)])
-    z, y, x = ((low // f, high // f) for (low, high), f in zip(crop, unet.fold, strict=True))
-    return levels_of(unet, cells, (z, y, x))
 
 
 @dataclass(frozen=True)

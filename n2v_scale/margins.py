@@ -89,6 +89,13 @@ def levels_of(config: UNetConfig, core: Shape, crop: Halo) -> list[Level]:
     return levels
 
 
+def cells_of(config: UNetConfig, core: Shape, crop: Halo) -> list[Level]:
+    """:func:`levels_of` a tile in voxels; ``core`` and ``crop`` are multiples of the stride."""
+    cells = as_shape([n // f for n, f in zip(core, config.fold, strict=True)])
+    z, y, x = ((low // f, high // f) for (low, high), f in zip(crop, config.fold, strict=True))
+    return levels_of(config, cells, (z, y, x))
+
+
 def extent(core: Shape, margin: Halo) -> Shape:
     """The cells of a core and its margin."""
     return as_shape([n + low + high for n, (low, high) in zip(core, margin, strict=True)])

@@ -19,8 +19,8 @@ def outlook_text(forecast: Forecast) -> str:
         "larger tiles need less",
         "read": f"{_bytes(forecast.read_bytes)}, {forecast.read_overhead:.2f} times the volume, "
         "because of the halo: larger blocks need less",
-        "write": f"{_bytes(forecast.write_bytes)} before compression, with the lower resolutions; "
-        f"at most {forecast.files:,} files of {_shape(forecast.shard)} voxels in chunks of "
+        "write": f"{_bytes(forecast.write_bytes)} before compression, with the lower resolutions, "
+        f"in at most {forecast.files:,} files of {_shape(forecast.shard)} voxels in chunks of "
         f"{_shape(forecast.chunk)}",
         "memory": _memory(forecast),
         "time": _time(forecast),
@@ -49,6 +49,7 @@ def _time(forecast: Forecast) -> str:
     each = f"{amount_text(forecast.speed, 'voxel')}/s each"
     source = "measured here on one tile" if forecast.speed_measured else "as given"
     crew = amount_text(forecast.workers, "worker")
+    crew += " (one a block)" if forecast.workers == forecast.blocks else ""
     return f"about {_duration(forecast.seconds)} with {crew} at {each} ({source})"
 
 

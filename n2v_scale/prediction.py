@@ -57,7 +57,7 @@ def make_prediction_plan(
         device=device,
         threads=settings.threads or max(1, available_cores() // budget.workers),
         identity=volume.identity(),
-        precision=_precision(settings, device),
+        precision=_precision(settings),
         foreground=_foreground(settings, volume, storage),
         storage=storage,
         budget=budget,
@@ -73,10 +73,8 @@ def budget_for(settings: PredictSettings, device: str) -> Budget:
     return Budget(memory, workers, max(2, tasks), device)
 
 
-def _precision(settings: PredictSettings, device: str) -> str:
-    if settings.precision != "auto":
-        return settings.precision
-    return "float32"
+def _precision(settings: PredictSettings) -> str:
+    return "float32" if settings.precision == "auto" else settings.precision
 
 
 def _foreground(

@@ -118,7 +118,7 @@ def test_a_torn_marker_does_not_count(ledger: Ledger, content: bytes) -> None:
 @pytest.mark.parametrize("cut", [0, 1, 20, -1])
 def test_a_torn_segment_says_that_nothing_is_done(ledger: Ledger, cut: int) -> None:
     ledger.fold("0", [marker(1), marker(SEGMENT)])
-    first, second = keys_under(ledger.store, "0/n2v_scale.ledger/segments")
+    first, _ = keys_under(ledger.store, "0/n2v_scale.ledger/segments")
     file = Path(ledger.store, first)
     file.write_bytes(file.read_bytes()[:cut])
     assert markers_of(ledger) == [marker(SEGMENT)]

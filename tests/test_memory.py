@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -149,6 +150,11 @@ def test_another_order_of_axes_is_copied() -> None:
     turned = forecast(volume=volume_of((64, 64, 64), "xyz")).block
     assert ordered == forecast().block
     assert turned == ordered + 2 * 32**3
+
+
+def test_a_mask_is_read_with_every_block() -> None:
+    mask = SimpleNamespace(memory_bytes=lambda region: region.size // 64)
+    assert forecast(mask=mask).block == forecast().block + 32**3 // 64
 
 
 # The check

@@ -91,3 +91,7 @@ def test_the_time_is_in_units_that_fit(seconds: float, words: str) -> None:
 
 def test_one_worker_is_one() -> None:
     assert " with 1 worker at " in line("time", replace(FORECAST, workers=1))
+
+
+def test_workers_that_no_block_is_left_for_are_not_counted() -> None:
+    assert " with 8 workers (one a block) at " in line("time", replace(FORECAST, blocks=8))

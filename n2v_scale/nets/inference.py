@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, as_shape
-from n2v_scale.margins import Level, Planes, extent, levels_of, slab_bytes
+from n2v_scale.margins import Level, Planes, cells_of, extent, slab_bytes
 from n2v_scale.nets import Network
 from n2v_scale.nets.convolution import (
     Convolution,
@@ -59,12 +59,8 @@ class UNetInference(nn.Module):
 
     def run(self, read: ReadBox, shape: Shape, crop: Halo) -> Tensor:
         """The estimate for the core of a tile of ``shape``, of which boxes are asked for."""
-        cell = self.config.fold
-        core = as_shape(
-            [(n - low - high) // f for n, (low, high), f in zip(shape, crop, cell, strict=True)]
-        )
-        z, y, x = ((low // f, high // f) for (low, high), f in zip(crop, cell, strict=True))
-        levels = levels_of(self.config, core, (z, y, x))
+        core = as_shape([n - low - high for n, (low, high) in zip(shape, crop, strict=True)])
+        levels = cells_of(self.config, core, crop)
         planes: Read = self._folded(read, levels[0], crop)
         skips: list[Tensor] = []
         for number, level in enumerate(levels[:-1]):

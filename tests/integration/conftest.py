@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from subprocess import CompletedProcess, Popen
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,6 @@ from n2v_scale.nets.filter_unet import FilterUNetConfig
 from n2v_scale.nets.unet import UNetConfig
 from n2v_scale.recovery import Level, levels_of
 
-CHUNK = (16, 16, 32)
 OPTIONS: dict[str, Any] = {
     "block": (16, 16, 16),
     "tile": (8, 8, 8),
@@ -40,18 +39,10 @@ OPTIONS: dict[str, Any] = {
     "workers": 2,
     "nodata": 0,
 }
-DEADLINE_S = 120.0
-"""For what takes seconds on a machine that does nothing else."""
+DEADLINE_S = 120.0  # for what takes seconds on an idle machine
 
-Versions = dict[tuple[str, int], list[tuple[int, int] | None]]
-"""Inode and time of every file of every block, by level and number; None of one that is absent."""
-
-
-def image() -> np.ndarray:
-    """40 blocks of noise; six of them hold no data, and no shard of them is stored."""
-    values = np.random.default_rng(0).normal(100, 10, (16, 32, 320)).astype(np.uint16)
-    values[:, :, 96:144] = 0
-    return values
+Versions = dict[tuple[str, int], tuple[tuple[int, int] | None, ...]]
+"""Of each level and block, inode and time of its files."""
 
 
 @dataclass
@@ -65,40 +56,35 @@ class Output:
         """Blocks that count as done: folded into a segment, or marked by a worker."""
         ledger = Ledger(str(self.path), "0.5")
         folded = ledger.done(level, len(self.levels[level].grid)).nonzero()[0].tolist()
-        loose = self.path.glob(f"{level}/{LEDGER_FOLDER}/blocks/*.json")
-        return {*folded, *(int(file.stem) for file in loose)}
+        fresh = self.path.glob(f"{level}/{LEDGER_FOLDER}/blocks/*.json")
+        return {*folded, *(int(file.stem) for file in fresh)}
 
     def shards(self, number: int, level: str = "0") -> list[Path]:
         """The files of a block; one that is all zero is not there."""
         spec, block = self.levels[level].spec, self.levels[level].grid.at(number)
-        boxes = spec.shards_in(block.write)
-        return [self.path / spec.key(block.t, block.c, box) for box in boxes]
+        return [self.path / spec.key(0, 0, shard) for shard in spec.shards_in(block.write)]
 
     def stored(self) -> dict[str, bytes]:
         """Every file in the folders of the levels but for the ledger."""
-        files = [file for level in self.levels for file in (self.path / level).rglob("*")]
-        files = [file for file in files if file.is_file() and LEDGER_FOLDER not in file.parts]
-        return {str(file.relative_to(self.path)): file.read_bytes() for file in files}
+        files = [f for level in self.levels for f in (self.path / level).rglob("*") if f.is_file()]
+        ours = [file for file in files if LEDGER_FOLDER not in file.parts]
+        return {str(file.relative_to(self.path)): file.read_bytes() for file in ours}
 
     def versions(self) -> Versions:
         return {
-            (path, number): [_version(file) for file in self.shards(number, path)]
+            (path, number): tuple(_version(file) for file in self.shards(number, path))
             for path, level in self.levels.items()
             for number in range(len(level.grid))
         }
 
     def rewritten(self, before: Versions, level: str = "0") -> set[int]:
         """Blocks with files that were written since ``versions()`` was ``before``."""
-        now = self.versions()
-        return {n for (path, n), files in now.items() if path == level and files != before[path, n]}
+        changed = self.versions().items() - before.items()
+        return {number for (path, number), _ in changed if path == level}
 
 
 def _version(file: Path) -> tuple[int, int] | None:
-    try:
-        state = file.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return state.st_ino, state.st_mtime_ns
+    return (file.stat().st_ino, file.stat().st_mtime_ns) if file.exists() else None
 
 
 @dataclass
@@ -112,12 +98,13 @@ class Scene:
 
     def predict(self, path: Path, **more: Any) -> Summary:
         """The run, in this process, on workers that nobody disturbs."""
-        chosen = {"client": self.client, **self.options, **more}
-        return predict(self.volume, self.model, path, **chosen)
+        options = {"client": self.client, **self.options, **more}
+        return predict(self.volume, self.model, path, **options)
 
     def arguments(self, path: Path, *more: str) -> list[str]:
         """The run as a command line."""
-        options = [f"--{name}={_text(value)}" for name, value in self.options.items()]
+        texts = {k: str(v).strip("()").replace(" ", "") for k, v in self.options.items()}
+        options = [f"--{name}={text}" for name, text in texts.items()]
         return ["predict", self.volume.address, str(self.model), str(path), *options, *more]
 
     def output(self, path: Path) -> Output:
@@ -159,42 +146,25 @@ class Scene:
         assert (Ledger(str(path), "0.5").record() or {})["complete"]
 
 
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-@dataclass
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
 class Command:
     """A command line in a session of its own, as in a terminal."""
 
-    def __init__(self, arguments: list[str], files: Path) -> None:
-        self.out, self.err, self.events = (files.with_suffix(s) for s in (".out", ".err", ".log"))
+    def __init__(self, arguments: list[str], name: Path) -> None:
+        self.files, self.events = [Path(f"{name}.{n}") for n in (1, 2)], Path(f"{name}.log")
         command = [sys.executable, "-m", "n2v_scale", *arguments]
         command += [f"--events={self.events}"] if arguments[0] == "predict" else []
-        with self.out.open("w") as out, self.err.open("w") as err:
-            self.process = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)
+        with self.files[0].open("w") as out, self.files[1].open("w") as err:
+            self.process = Popen(command, stdout=out, stderr=err, start_new_session=True)
 
-    def computed(self, level: str = "0") -> set[int]:
-        """The blocks that it has computed so far."""
+    def computed(self) -> set[int]:
+        """The blocks of the full resolution that it has computed so far."""
         lines = self.events.read_text().splitlines() if self.events.exists() else []
-        done = [e for e in map(json.loads, lines) if e["event"] == "BlockDone"]
-        return {event["number"] for event in done if event["level"] == level}
+        events = [event for event in map(json.loads, lines) if event["event"] == "BlockDone"]
+        return {event["number"] for event in events if event["level"] == "0"}
 
     def workers(self) -> list[psutil.Process]:
         """Its worker processes as they are now."""
-        found = []
-        for child in psutil.Process(self.process.pid).children():
-            with suppress(psutil.NoSuchProcess):
-                found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
-        return found
+        return [c for c in psutil.Process(self.process.pid).children() if _is_worker(c)]
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         """Wait for something to happen while the command runs; its end is a failure."""
@@ -205,36 +175,36 @@ class Command:
 
         return _wait_until(seen, what)
 
-    def stop(self, number: int, *, group: bool = False) -> Ended:
+    def reach(self, blocks: int) -> None:
+        """Wait until it has computed so many."""
+        self.until(lambda: len(self.computed()) >= blocks, f"{blocks} blocks")
+
+    def stop(self, number: int, *, group: bool = False) -> CompletedProcess[str]:
         """Send the driver a signal, or all processes as Ctrl-C does; all of them end."""
         workers = self.workers()
         os.killpg(self.process.pid, number) if group else self.process.send_signal(number)
         ended = self.end()
-        _wait_until(lambda: not any(map(_lives, workers)), "the end of the workers")
+        _wait_until(lambda: not any(map(_is_worker, workers)), "the end of the workers")
         return ended
 
-    def end(self) -> Ended:
+    def end(self) -> CompletedProcess[str]:
         code = self.process.wait(DEADLINE_S)
-        return Ended(code, self.out.read_text(), self.err.read_text())
+        return CompletedProcess(self.process.args, code, *(f.read_text() for f in self.files))
 
 
-def _lives(process: psutil.Process) -> bool:
-    """A zombie does not: who should have waited for it may be dead itself."""
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+def _is_worker(process: psutil.Process) -> bool:
+    """Whether it is one and lives; a zombie, which nobody may be left to wait for, does not."""
+    with suppress(psutil.NoSuchProcess):
+        return "spawn_main" in " ".join(process.cmdline())
+    return False
 
 
 def _wait_until(condition: Callable[[], Any], what: str) -> Any:
     end = time.monotonic() + DEADLINE_S
     while not (value := condition()):
         assert time.monotonic() < end, f"{what}: not within {DEADLINE_S:g} s"
-        time.sleep(0.005)
+        time.sleep(0.01)
     return value
-
-
-@pytest.fixture(scope="session")
-def wait_until() -> Callable[..., Any]:
-    """Waits for what a condition returns to become true."""
-    return _wait_until
 
 
 @pytest.fixture(scope="session")
@@ -245,13 +215,11 @@ def processes() -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def make_scene(
-    processes: Client, write_volume: Callable[..., Volume], write_model: Callable[..., Path]
-) -> Callable[..., Scene]:
-    """A function that writes a volume and a model; the same image gives the same output."""
+def make_scene(processes: Client, write_volume: Any, write_model: Any) -> Callable[..., Scene]:
+    """A function that writes an image and a model; the same image gives the same output."""
 
-    def make(folder: Path, values: np.ndarray, stored: Sequence[int], **options: Any) -> Scene:
-        volume = write_volume(folder / "v.zarr", values, chunk=stored)
+    def make(folder: Path, image: np.ndarray, stored: Sequence[int], **options: Any) -> Scene:
+        volume = write_volume(folder / "v.zarr", image, chunk=stored)
         unet = UNetConfig(in_channels=2, depth=1, filters=2, pooled=(1, 1, 1))
         config = FilterUNetConfig((3, 3, 3), unet)
         model = write_model(folder / "model", config, volume=volume, offset=[90.0], scale=[12.0])
@@ -262,16 +230,10 @@ def make_scene(
 
 @pytest.fixture(scope="session")
 def scene(make_scene: Callable[..., Scene], tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    """40 blocks for two workers: a few seconds."""
-    return make_scene(tmp_path_factory.mktemp("scene"), image(), CHUNK)
-
-
-@pytest.fixture
-def own_scene(make_scene: Callable[..., Scene], scene: Scene, tmp_path: Path) -> Scene:
-    """The same with a volume and a model that a test may damage."""
-    own = make_scene(tmp_path / "own", image(), CHUNK)
-    own.undisturbed = scene.undisturbed
-    return own
+    """40 blocks of noise; six of them hold no data, and no shard of them is stored."""
+    image = np.random.default_rng(0).normal(100, 10, (16, 32, 320)).astype(np.uint16)
+    image[:, :, 96:144] = 0
+    return make_scene(tmp_path_factory.mktemp("scene"), image, (16, 16, 32))
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,11 +21,19 @@ BLOCKS = 40
 LONGEST_S = 120
 
 
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    end = time.monotonic() + LONGEST_S
+    while not (value := condition()):
+        assert time.monotonic() < end, f"{what}: not within {LONGEST_S} s"
+        time.sleep(0.01)
+    return value
+
+
 class Cluster:
     """A scheduler and two nannies with a worker each, as the programs of Dask start them."""
 
-    def __init__(self, folder: Path, wait_until: Callable[..., Any]) -> None:
-        self.folder, self.started, self.wait_until = folder, [], wait_until
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.started = folder, []
         file = folder / "scheduler.json"
         self.scheduler = self.start("scheduler", "--port=0", f"--scheduler-file={file}")
         wait_until(file.exists, "the scheduler")
@@ -45,7 +53,7 @@ class Cluster:
         def found() -> list[psutil.Process]:
             return [c for c in nanny.children() if "spawn_main" in " ".join(c.cmdline())]
 
-        return self.wait_until(found, "a worker below its nanny")[0]
+        return wait_until(found, "a worker below its nanny")[0]
 
     def end(self) -> None:
         """Kill whatever is left, and see that it is gone."""
@@ -54,7 +62,7 @@ class Cluster:
             process.kill()
         for program in self.started:
             program.wait(LONGEST_S)
-        self.wait_until(lambda: not any(map(lives, left)), "the end of the cluster")
+        wait_until(lambda: not any(map(lives, left)), "the end of the cluster")
 
 
 def family(program: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -70,9 +78,9 @@ def lives(process: psutil.Process) -> bool:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, wait_until: Callable[..., Any]) -> Iterator[Cluster]:
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
     (tmp_path / "cluster").mkdir()
-    cluster = Cluster(tmp_path / "cluster", wait_until)
+    cluster = Cluster(tmp_path / "cluster")
     yield cluster
     cluster.end()
 
@@ -102,7 +110,7 @@ class Run:
 
 
 def test_a_cluster_that_loses_workers_and_nannies(
-    scene: Any, cluster: Cluster, client: Client, tmp_path: Path, wait_until: Callable[..., Any]
+    scene: Any, cluster: Cluster, client: Client, tmp_path: Path
 ) -> None:
     path = tmp_path / "o.zarr"
     first, second = cluster.nannies
@@ -124,14 +132,14 @@ def test_a_cluster_that_loses_workers_and_nannies(
 
 
 def test_a_cluster_that_loses_its_scheduler(
-    scene: Any, cluster: Cluster, client: Client, tmp_path: Path, wait_until: Callable[..., Any]
+    scene: Any, cluster: Cluster, client: Client, tmp_path: Path
 ) -> None:
     path = tmp_path / "o.zarr"
     with ThreadPoolExecutor(1) as pool:
         run = Run(pool, scene, path, client)
         wait_until(lambda: len(run.computed()) >= 6, "some blocks")
         cluster.scheduler.kill()
-        with pytest.raises(ClusterError, match="the Dask scheduler is lost.*the same command"):
+        with pytest.raises(ClusterError, match=r"the Dask scheduler is lost.*the same command"):
             run.future.result(LONGEST_S)
     ended = json.loads(run.events.read_text().splitlines()[-1])
     assert (ended["event"], ended["outcome"]) == ("RunEnded", "failed")

@@ -1,4 +1,4 @@
-"""Blocks that cannot be done: they are named, the others go on, and the next run does them alone."""
+"""Blocks that cannot be done: they are named, the others go on, the next run does them alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zarr
 
-from n2v_scale.errors import PlanError
+from n2v_scale.api import repair, verify
+from n2v_scale.errors import ModelError, PlanError
 
 BLOCKS = 40
+
+
+@pytest.fixture
+def own_scene(make_scene: Callable[..., Any], scene: Any, tmp_path: Path) -> Any:
+    """The same with a volume and a model that a test may damage."""
+    image = zarr.open_array(f"{scene.volume.address}/0", mode="r")[...]
+    own = make_scene(tmp_path / "own", image, scene.volume.chunk)
+    own.undisturbed = scene.undisturbed
+    return own
 
 
 def named(message: str) -> set[int]:
@@ -30,13 +41,13 @@ def test_a_chunk_of_the_input_that_cannot_be_decoded(
     chunk.write_bytes(whole[:-9])
     command = start(*own_scene.arguments(path, "--json"))
     ended = command.end()
-    assert ended.code == 3
-    assert "Traceback" not in ended.err
+    assert ended.returncode == 3
+    assert "Traceback" not in ended.stderr
     # the blocks whose halo of 10 voxels reaches into it, of both rows
     touched = {17, 18, 19, 37, 38, 39}
-    assert f"incomplete: {path}: 6 of 40 blocks failed" in ended.err
-    assert named(ended.err) == touched
-    assert own_scene.volume.address in ended.err
+    assert f"incomplete: {path}: 6 of 40 blocks failed" in ended.stderr
+    assert named(ended.stderr) == touched
+    assert own_scene.volume.address in ended.stderr
     assert own_scene.check_marks(path) == set(range(BLOCKS)) - touched
     failed = [e for e in map(json.loads, command.events.read_text().splitlines()) if "reason" in e]
     assert {(e["number"], e["attempts"]) for e in failed} == {(n, 3) for n in touched}
@@ -59,11 +70,11 @@ def test_a_block_that_cannot_be_written_is_set_aside(
     (obstacle / "in the way").mkdir(parents=True)
     command = start(*scene.arguments(path))
     ended = command.end()
-    assert ended.code == 3
-    assert "Traceback" not in ended.err
-    assert named(ended.err) == {25}
-    assert f"  block 25: {path}: block 25 cannot be written: " in ended.err
-    assert str(obstacle) in ended.err
+    assert ended.returncode == 3
+    assert "Traceback" not in ended.stderr
+    assert named(ended.stderr) == {25}
+    assert f"  block 25: {path}: block 25 cannot be written: " in ended.stderr
+    assert str(obstacle) in ended.stderr
     assert command.computed() == set(range(3, BLOCKS)) - {25}
     assert scene.check_marks(path) == set(range(BLOCKS)) - {25}
 
@@ -84,9 +95,9 @@ def test_what_fails_every_block_stops_the_run(
     weights.write_bytes(whole[: len(whole) // 2])  # seen by workers, at their first tile
     command = start(*own_scene.arguments(path, "--only=9:26"))  # where there is data
     ended = command.end()
-    assert ended.code == 1
-    assert ended.err.splitlines()[-1].startswith(f"error: {weights} cannot be loaded")
-    assert "Traceback" not in ended.err
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith(f"error: {weights} cannot be loaded")
+    assert "Traceback" not in ended.stderr
     assert command.computed() == own_scene.check_marks(path) == set()
 
     weights.write_bytes(whole)
@@ -97,16 +108,20 @@ def test_what_fails_every_block_stops_the_run(
 def test_another_model_is_refused_and_the_first_goes_on(
     own_scene: Any, tmp_path: Path, write_model: Callable[..., Path]
 ) -> None:
-    path = tmp_path / "o.zarr"
+    path, model, client = tmp_path / "o.zarr", own_scene.model, own_scene.client
     own_scene.predict(path, only=slice(0, 2))
-    model = own_scene.model
+    output = own_scene.output(path)
+    output.shards(1)[0].write_bytes(b"damaged")
     model.rename(tmp_path / "first")
     write_model(model, volume=own_scene.volume, offset=[90.0], scale=[12.0], seed=1)
-    before = own_scene.output(path).versions()
-    with pytest.raises(PlanError, match="the model was .*, now"):
+    before = output.versions()
+    with pytest.raises(PlanError, match=r"the model was \w+…, now \w+…"):
         own_scene.predict(path, only=slice(0, 4))
-    assert own_scene.output(path).versions() == before
+    with pytest.raises(ModelError, match=r"is not the model that .* was made with"):
+        repair(path, client=client)
+    assert output.versions() == before
+    assert verify(path, client=client).damaged == {"0": [1]}
     model.rename(tmp_path / "second")
     (tmp_path / "first").rename(model)
-    assert own_scene.predict(path, only=slice(0, 4)).computed == 2
+    assert own_scene.predict(path, only=slice(0, 4)).computed == 3
     assert own_scene.check_marks(path) == {0, 1, 2, 3}

@@ -41,9 +41,9 @@ def test_a_full_disk(scene: Any, start: Callable[..., Any], small_disk: Path) ->
     path = small_disk / "o.zarr"
     command = start(*scene.arguments(path))
     ended = command.end()
-    assert ended.code == 1
-    assert "Traceback" not in ended.err
-    told = ended.err.splitlines()[-1]
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    told = ended.stderr.splitlines()[-1]
     assert told.startswith(f"error: {path}")
     assert os.strerror(errno.ENOSPC) in told
     assert command.computed()
@@ -52,18 +52,16 @@ def test_a_full_disk(scene: Any, start: Callable[..., Any], small_disk: Path) ->
 
 
 @pytest.mark.skipif(not hasattr(psutil, "RLIMIT_FSIZE"), reason="needs limits of other processes")
-def test_workers_that_may_not_write(
-    scene: Any, start: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_workers_that_may_not_write(scene: Any, start: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "o.zarr"
     command = start(*scene.arguments(path))
-    command.until(lambda: len(command.computed()) >= 3, "some blocks")
+    command.reach(3)
     for worker in command.workers():
         worker.rlimit(psutil.RLIMIT_FSIZE, (0, psutil.RLIM_INFINITY))
     ended = command.end()
-    assert ended.code == 1
-    assert "Traceback" not in ended.err
-    told = ended.err.splitlines()[-1]
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    told = ended.stderr.splitlines()[-1]
     assert told.startswith(f"error: {path}: block ")
     assert f" cannot be written: [Errno {errno.EFBIG}] {os.strerror(errno.EFBIG)}: " in told
     check_that_it_goes_on(scene, path, command.computed())

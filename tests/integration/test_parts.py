@@ -24,8 +24,8 @@ def test_some_blocks_then_the_rest_then_a_pyramid_that_is_interrupted(
     output = scene.output(path)
     some = start(*scene.arguments(path, "--only", "0:3", "--json"))
     ended = some.end()
-    assert ended.code == 0
-    summary = json.loads(ended.out)
+    assert ended.returncode == 0
+    summary = json.loads(ended.stdout)
     assert (summary["computed"], summary["missing"]) == (3, BLOCKS - 3)
     assert some.computed() == scene.check_marks(path) == {0, 1, 2}
     before = output.versions()
@@ -38,27 +38,28 @@ def test_some_blocks_then_the_rest_then_a_pyramid_that_is_interrupted(
     assert (rest.computed, rest.missing) == (BLOCKS - 5, 0)
     assert output.rewritten(before).isdisjoint({0, 1, 2})
     assert not any(map(output.marked, LEVELS))
-    check_interrupted_pyramid(scene, start, path)
 
-
-def check_interrupted_pyramid(scene: Any, start: Callable[..., Any], path: Path) -> None:
-    """Kill it, stop it, and let it end; what is done is not done again."""
-    output = scene.output(path)
-    full = output.versions()
-    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130), (0, 0)):
-        before, done = output.versions(), {level: output.marked(level) for level in LEVELS}
-        command = start("pyramid", str(path))
-        if number:
-            command.until(lambda: len(output.marked("1")) >= len(done["1"]) + 2, "two blocks")  # noqa: B023
-        ended = command.stop(number) if number else command.end()
-        assert ended.code == code
-        assert scene.check_marks(path) == set(range(BLOCKS))
-        assert output.rewritten(full) == set()
-        for level in LEVELS:
-            assert output.rewritten(before, level).isdisjoint(done[level])
-            assert done[level] <= output.marked(level)
-        assert bool(output.marked("6")) == (number == 0)
+    assert pyramid(scene, start, path, stop=signal.SIGKILL) == -signal.SIGKILL
+    assert pyramid(scene, start, path, stop=signal.SIGTERM) == 130
+    assert not output.marked("6")
+    assert pyramid(scene, start, path) == 0
     scene.check_whole(path)
+
+
+def pyramid(scene: Any, start: Callable[..., Any], path: Path, *, stop: int | None = None) -> int:
+    """The exit code of ``pyramid``, whole or stopped; what was done is not done again."""
+    output = scene.output(path)
+    before, done = output.versions(), {level: output.marked(level) for level in LEVELS}
+    command = start("pyramid", str(path))
+    if stop is not None:
+        command.until(lambda: len(output.marked("1")) >= len(done["1"]) + 2, "two blocks")
+    ended = command.end() if stop is None else command.stop(stop)
+    assert scene.check_marks(path) == set(range(BLOCKS))
+    assert output.rewritten(before) == set()
+    for level in LEVELS:
+        assert output.rewritten(before, level).isdisjoint(done[level])
+        assert output.marked(level) >= done[level]
+    return ended.returncode
 
 
 def test_a_segment_that_is_lost_during_the_run(
@@ -71,8 +72,8 @@ def test_a_segment_that_is_lost_during_the_run(
     (segment,) = (path / "0").rglob("segments/000000")
     segment.write_bytes(b"")
     ended = command.end()
-    assert ended.code == 3
-    assert "lost a part of its ledger" in ended.err
+    assert ended.returncode == 3
+    assert "lost a part of its ledger" in ended.stderr
     done = scene.check_marks(path)
     assert done == set(range(10, BLOCKS))
     assert scene.predict(path).computed == 10

@@ -1,4 +1,4 @@
-"""A driver that is killed, told to stop, or not alone: the next run goes on with what is missing."""
+"""A driver that is killed, told to stop, or not alone: the next run goes on."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def test_a_driver_that_is_killed_again_and_again(
     for _ in range(2):
         before = output.versions()
         command = start(*scene.arguments(path))
-        command.until(lambda: len(command.computed()) >= A_PART, "a part of the blocks")
+        command.reach(A_PART)
         ended = command.stop(signal.SIGKILL)
-        assert ended.code == -signal.SIGKILL
-        assert "locked" not in ended.err  # nobody waited for the dead
+        assert ended.returncode == -signal.SIGKILL
+        assert "locked" not in ended.stderr  # nobody waited for the dead
         assert command.computed().isdisjoint(done)
         assert output.rewritten(before).isdisjoint(done)
         assert scene.check_marks(path) >= done | command.computed()
@@ -49,8 +49,8 @@ def test_a_driver_that_is_killed_again_and_again(
     before = output.versions()
     last = start(*scene.arguments(path, "--json"))
     ended = last.end()
-    assert ended.code == 0
-    assert json.loads(ended.out)["computed"] == BLOCKS - len(done)
+    assert ended.returncode == 0
+    assert json.loads(ended.stdout)["computed"] == BLOCKS - len(done)
     assert last.computed() == set(range(BLOCKS)) - done
     assert output.rewritten(before).isdisjoint(done)
     scene.check_whole(path)
@@ -63,11 +63,11 @@ def test_a_driver_that_is_told_to_stop(
     output, done = scene.output(path), set()
     for number, group in ((signal.SIGTERM, False), (signal.SIGINT, True)):
         command = start(*scene.arguments(path))
-        command.until(lambda: len(command.computed()) >= A_PART, "a part of the blocks")
+        command.reach(A_PART)
         ended = command.stop(number, group=group)
-        assert ended.code == 130
-        assert ended.err.splitlines()[-1].startswith("interrupted: finished blocks are kept")
-        assert "Traceback" not in ended.err
+        assert ended.returncode == 130
+        assert ended.stderr.splitlines()[-1].startswith("interrupted: finished blocks are kept")
+        assert "Traceback" not in ended.stderr
         assert not (path / "0/n2v_scale.lock").exists()
         assert command.computed().isdisjoint(done)
         last_event = json.loads(command.events.read_text().splitlines()[-1])
@@ -88,10 +88,12 @@ def test_a_second_driver_is_refused_as_long_as_the_first_lives(
     first.until(first.computed, "the first block")
     first.process.send_signal(signal.SIGSTOP)  # it lives, and cannot end before the second comes
     second = start(*scene.arguments(path)).end()
-    assert second.code == 1
-    assert second.err.startswith(f"error: {path} is being written by process {first.process.pid} ")
-    assert f" on {socket.gethostname()} " in second.err
-    assert second.err.endswith("then the same command goes on\n")
+    assert second.returncode == 1
+    assert second.stderr.startswith(
+        f"error: {path} is being written by process {first.process.pid} "
+    )
+    assert f" on {socket.gethostname()} " in second.stderr
+    assert second.stderr.endswith("then the same command goes on\n")
     first.stop(signal.SIGKILL)
     done = scene.check_marks(path)
     assert first.computed() <= done

@@ -64,9 +64,9 @@ def test_workers_that_are_killed_in_the_middle_of_a_write(
         assert list(path.rglob("*.partial"))
         assert len(large_scene.check_marks(path)) < BLOCKS
     ended = command.end()
-    assert ended.code == 0
+    assert ended.returncode == 0
     assert len(victims) == KILLS
-    summary = json.loads(ended.out)
+    summary = json.loads(ended.stdout)
     assert (summary["computed"], summary["missing"]) == (BLOCKS, 0)
     assert command.computed() == set(range(BLOCKS))
     large_scene.check_whole(path)
