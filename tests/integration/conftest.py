@@ -25,8 +25,7 @@ from n2v_scale.cluster import local_client
 from n2v_scale.execution import Summary
 from n2v_scale.io.volume import Volume
 from n2v_scale.ledger import LEDGER_FOLDER, Ledger
-from n2v_scale.nets.filter_unet import FilterUNetConfig
-from n2v_scale.nets.unet import UNetConfig
+from n2v_scale.network_config import FilterUNetConfig, UNetConfig
 from n2v_scale.recovery import Level, levels_of
 
 OPTIONS: dict[str, Any] = {
@@ -39,10 +38,10 @@ OPTIONS: dict[str, Any] = {
     "workers": 2,
     "nodata": 0,
 }
+NETWORK = FilterUNetConfig((3, 3, 3), UNetConfig(2, depth=1, filters=2, pooled=(1, 1, 1)))
 DEADLINE_S = 120.0  # for what takes seconds on an idle machine
 
-Versions = dict[tuple[str, int], tuple[tuple[int, int] | None, ...]]
-"""Of each level and block, inode and time of its files."""
+Versions = dict[tuple[str, int], tuple[Any, ...]]  # inodes and times, by level and block
 
 
 @dataclass
@@ -115,8 +114,7 @@ class Scene:
     def undisturbed(self) -> Path:
         """A finished output."""
         path = self.model.parent / "undisturbed.zarr"
-        summary = self.predict(path)
-        assert summary.computed == summary.blocks
+        assert self.predict(path).missing == 0
         return path
 
     @cached_property
@@ -220,9 +218,8 @@ def make_scene(processes: Client, write_volume: Any, write_model: Any) -> Callab
 
     def make(folder: Path, image: np.ndarray, stored: Sequence[int], **options: Any) -> Scene:
         volume = write_volume(folder / "v.zarr", image, chunk=stored)
-        unet = UNetConfig(in_channels=2, depth=1, filters=2, pooled=(1, 1, 1))
-        config = FilterUNetConfig((3, 3, 3), unet)
-        model = write_model(folder / "model", config, volume=volume, offset=[90.0], scale=[12.0])
+        known = {"volume": volume, "offset": [90.0], "scale": [12.0]}
+        model = write_model(folder / "model", NETWORK, **known)
         return Scene(volume, model, processes, {**OPTIONS, **options})
 
     return make
