@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test check lint types layers clean
+.PHONY: demo test kills check lint types layers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/n2v-scale demo $(DEMO)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/integration
+
+# Real processes killed at random moments, full disks: minutes, and the better for an idle machine.
+kills: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/integration
 
 check: lint types layers
 

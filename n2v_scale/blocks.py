@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from n2v_scale.denoiser import Denoiser, OpenOptions, Region, TileBoxes, open_denoiser
 from n2v_scale.empty import Cells, classify, constant_response, repeated, tiles_to_run
-from n2v_scale.errors import OutputError
+from n2v_scale.errors import ModelError, OutputError
 from n2v_scale.geometry import Box
 from n2v_scale.grids import Block
 from n2v_scale.io.finite import check_finite
@@ -60,9 +60,24 @@ class BlockReport:
 
 
 @lru_cache(maxsize=4)
-def opened(address: str, options: OpenOptions) -> Denoiser:
-    """A denoiser, once a process."""
-    return open_denoiser(address, options)
+def opened(address: str, options: OpenOptions, key: str = "") -> Denoiser:
+    """A denoiser, once a process.
+
+    With ``key`` it must be the one that was planned with: a worker may have opened another one at
+    this address for an earlier run, and the folder may have been replaced since.
+
+    Raises
+    ------
+    ModelError
+        When it is another one now.
+    """
+    found = open_denoiser(address, options)
+    if key and found.key != key:
+        raise ModelError(
+            f"{address} is not the model that the plan was made with: put that one back, or plan "
+            "again"
+        )
+    return found
 
 
 class _Clock:
@@ -100,7 +115,7 @@ def predict_block(plan: Plan, block: Block) -> BlockReport:
     read = clock.lap()
     with _device:
         waited = clock.lap()
-        denoiser = opened(plan.denoiser, plan.open_options)
+        denoiser = opened(plan.denoiser, plan.open_options, plan.denoiser_key)
         out = denoise_tiles(denoiser, plan, block, tiles, values, box, dtype=plan.output.dtype)
         _fill_cells(denoiser, block, cells, values, box, out)
     computed = clock.lap()

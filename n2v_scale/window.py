@@ -38,6 +38,7 @@ STREAK_OF_INPUT = 256
 """The same of input that cannot be read: a damaged file costs many blocks beside one another."""
 MOST_PUT_OFF = 64
 ASK_EVERY_S = 2.0
+GONE = (OSError, CancelledError, FutureCancelled)
 LOST = (
     "the Dask scheduler is lost. Finished blocks are kept: the same command goes on with what is "
     "missing"
@@ -115,10 +116,8 @@ def _scheduler_of(client: Client) -> Iterator[None]:
     """Calls that need the scheduler; whatever they raise when it is lost says so."""
     try:
         yield
-    except (OSError, TimeoutError, CancelledError, FutureCancelled) as error:
-        raise ClusterError(LOST) from error
-    except Exception as error:
-        if client.status == "running":
+    except (Exception, CancelledError) as error:
+        if client.status == "running" and not isinstance(error, GONE):
             raise
         raise ClusterError(LOST) from error
 

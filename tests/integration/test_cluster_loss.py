@@ -122,9 +122,9 @@ def test_a_cluster_that_loses_workers_and_nannies(
         wait_until(lambda: len(run.computed()) >= 6, "more blocks")
         orphan = cluster.worker_of(second)
         second.kill()
+        assert len(run.computed()) < BLOCKS
         wait_until(lambda: not lives(orphan), "the end of a worker without a nanny")
-        assert not run.future.done()
-        assert scene.check_marks(path) >= run.computed()
+        assert run.computed() <= scene.check_marks(path)
         summary = run.future.result(LONGEST_S)
     assert summary.computed == BLOCKS
     assert cluster.worker_of(first).pid != worker.pid

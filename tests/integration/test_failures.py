@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 import zarr
+from distributed import Client
 
-from n2v_scale.errors import IncompleteError, ModelError
+from n2v_scale.errors import IncompleteError, ModelError, OutputError
+from n2v_scale.window import reason, run_window
 
 BLOCKS = 40
+NO_DATA = (6, 7, 8, 26, 27, 28)
+"""Blocks that need no model."""
 
 
 @pytest.fixture
@@ -95,7 +99,7 @@ def test_what_fails_every_block_stops_the_run(own_scene: Any, tmp_path: Path) ->
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])  # seen by workers, at their first tile
     with pytest.raises(ModelError, match="cannot be loaded"):
-        own_scene.predict(path, only=slice(9, 26), events=events)  # where there is data
+        own_scene.predict(path, only=slice(9, 26), events=events)
     ended = json.loads(events.read_text().splitlines()[-1])
     assert (ended["outcome"], ended["computed"], ended["failed"]) == ("failed", 0, 0)
     assert str(weights) in ended["message"]
@@ -104,3 +108,55 @@ def test_what_fails_every_block_stops_the_run(own_scene: Any, tmp_path: Path) ->
     weights.write_bytes(whole)
     assert own_scene.predict(path, only=slice(9, 12)).computed == 3
     assert own_scene.check_marks(path) == {9, 10, 11}
+
+
+def bar_segments(path: Path) -> Callable[[], None]:
+    """Put a file in the way of the ledger's segments; what it gives takes it away again."""
+    (segments,) = path.rglob("segments")
+    aside = segments.rename(path.parent / "aside")
+    segments.write_bytes(b"")
+
+    def undo() -> None:
+        segments.unlink()
+        aside.rename(segments)
+
+    return undo
+
+
+def test_a_ledger_that_cannot_be_written(scene: Any, tmp_path: Path) -> None:
+    path = tmp_path / "o.zarr"
+    scene.predict(path, only=slice(9, 11))
+    unbar = bar_segments(path)
+    with pytest.raises(OutputError, match=r"the ledger cannot be written: .*segments"):
+        scene.predict(path)
+    unbar()
+    assert scene.check_marks(path) == set(range(BLOCKS))  # workers mark what they write
+    assert scene.predict(path).computed == 0
+    scene.check_whole(path)
+
+
+def test_why_a_run_stops_is_told_also_when_its_ledger_cannot_be_written(
+    own_scene: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "o.zarr"
+    own_scene.predict(path, only=[NO_DATA[0]])
+    unbar = bar_segments(path)
+    (own_scene.model / "weights.safetensors").write_bytes(b"torn")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        own_scene.predict(path, only=[NO_DATA[1], *range(9, 26), *range(29, BLOCKS)])
+    unbar()
+    assert own_scene.check_marks(path) == set(NO_DATA[:2])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class Odd(Exception):\n def __init__(self, *, a): super().__init__('odd')\nraise Odd(a=1)",
+        "error = ValueError('odd'); error.lock = __import__('threading').Lock(); raise error",
+    ],
+)
+def test_an_error_that_cannot_travel_between_processes(processes: Client, code: str) -> None:
+    outcomes = {o.item: o for o in run_window(processes, exec, ["1", code, "2", "3"])}
+    assert set(outcomes) == {"1", "2", "3", code}
+    assert reason(outcomes.pop(code).error) in ("Odd: odd", "ValueError: odd")
+    assert all(outcome.error is None for outcome in outcomes.values())
