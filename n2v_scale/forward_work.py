@@ -1,0 +1,62 @@
+"""What a forward pass over a tile computes, in multiplications, from shapes alone.
+
+Beside :mod:`n2v_scale.forward_memory`, and of the same schedule: every layer computes what the core
+needs of it, so a halo costs less than the voxels that are read for it.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from n2v_scale.geometry import NO_HALO, Halo, Shape, as_shape, ceil_div
+from n2v_scale.margins import Level, cells_of, extent
+from n2v_scale.network_config import FilterUNetConfig, NetworkConfig, UNetConfig
+
+LANES = 8
+"""Neighbours along X that the linear filter computes together; see ``nets.filtering``."""
+
+
+def forward_products(config: NetworkConfig, core: Shape, crop: Halo) -> int:
+    """Multiplications of one forward pass; ``core`` and ``crop`` are multiples of the stride."""
+    if isinstance(config, UNetConfig):
+        return _unet_products(config, core, crop)
+    read = cells_of(config.unet, core, crop)[0]
+    given = prod(extent(read.core, read.given)) * prod(config.unet.fold)
+    return _unet_products(config.unet, core, crop) + _filter_products(config) * (given + prod(core))
+
+
+def overhead(config: NetworkConfig, core: Shape, crop: Halo) -> float:
+    """The multiplications of a tile over those of as many voxels without a halo."""
+    return forward_products(config, core, crop) / forward_products(config, core, NO_HALO)
+
+
+def _filter_products(config: FilterUNetConfig) -> int:
+    """A voxel."""
+    z, y, x = config.window
+    return z * y * LANES * (1 + ceil_div(x - 1, LANES))
+
+
+def _unet_products(config: UNetConfig, core: Shape, crop: Halo) -> int:
+    levels = cells_of(config, core, crop)
+    return sum(_level_products(config, number, level) for number, level in enumerate(levels))
+
+
+def _level_products(config: UNetConfig, number: int, level: Level) -> int:
+    kernel, width = prod(config.kernel), config.filters << number
+    inputs = width // 2 if number else config.in_channels * prod(config.fold)
+    outputs = width // 2 if number else config.out_channels * prod(config.fold)
+    hidden, encoded, between, decoded = (
+        prod(extent(level.core, margin))
+        for margin in (level.hidden, level.encoded, level.between, level.decoded)
+    )
+    products = width * (kernel * (inputs * hidden + width * encoded) + outputs * decoded)
+    if number < config.depth:
+        taps = prod(_taps(config, number))
+        products += width * width * ((kernel + taps) * between + kernel * decoded)
+    return products
+
+
+def _taps(config: UNetConfig, number: int) -> Shape:
+    """Cells of the level below that a pair of voxels sees, per axis; see ``nets.upsampling``."""
+    pairs = zip(config.kernel, config.factors(number), strict=True)
+    return as_shape([k if f == 1 else k // 2 + 1 for k, f in pairs])
