@@ -20,6 +20,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,13 @@ def in_a_fresh_process(model: Path, core: Shape, options: argparse.Namespace) ->
     """A row of the table."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(measured, (model, core, options))
+        return pool.apply(in_a_thread, (model, core, options))
+
+
+def in_a_thread(model: Path, core: Shape, options: argparse.Namespace) -> dict[str, Any]:
+    """As Dask's workers run their tasks: memory of a thread comes from a heap of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(measured, model, core, options).result()
 
 
 def measured(folder: Path, core: Shape, options: argparse.Namespace) -> dict[str, Any]:

@@ -169,7 +169,9 @@ def predict(
     chosen = read_settings(PredictSettings, config, **settings)
     storage = StorageOptions.of(storage_options)
     opened = _volume(volume, storage)
-    plan = make_prediction_plan(opened, model, output, chosen, storage=storage)
+    plan = make_prediction_plan(
+        opened, model, output, chosen, storage=storage, resume=not overwrite
+    )
     with events_to(events) as log:
         return run_plan(
             plan,

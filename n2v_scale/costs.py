@@ -12,13 +12,14 @@ import numpy as np
 
 from n2v_scale.denoiser import Denoiser, Region, open_denoiser, tile_boxes
 from n2v_scale.errors import ConfigError
-from n2v_scale.geometry import Box, Shape, as_shape, ceil_div, round_up
+from n2v_scale.geometry import Box, Shape, align_halo, as_shape, ceil_div, round_up
 from n2v_scale.grids import Block
 from n2v_scale.io.occupancy import stored_cells
 from n2v_scale.ledger import SEGMENT
 from n2v_scale.memory import Budget, WorkerMemory, worker_memory
 from n2v_scale.plan import Plan
 from n2v_scale.recovery import levels_of
+from n2v_scale.tiling import tiling
 
 MEASURED_TILE = 96
 MOST_ASKED = 4096
@@ -47,7 +48,7 @@ class Forecast:
     read_overhead: float
     """Voxels read over useful ones."""
     compute_overhead: float
-    """Voxels that the network is given over useful ones; it crops as it goes, and computes less."""
+    """Work over what it would be without a halo, each voxel computed once."""
     memory: WorkerMemory
     """Of one worker, an upper bound."""
     memory_allowed: int | None
@@ -62,15 +63,6 @@ class Forecast:
         """As JSON."""
         memory = {**asdict(self.memory), "total": self.memory.total}
         return {**asdict(self), "memory": memory}
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Sums along one axis, over all blocks: how many tiles, voxels read, voxels computed."""
-
-    tiles: int
-    read: int
-    computed: int
 
 
 def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> Forecast:
@@ -88,12 +80,9 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
     if speed is not None and speed <= 0:
         raise ConfigError(f"a speed of {speed:g} voxels a second: give one above 0")
     denoiser = open_denoiser(plan.denoiser, plan.open_options)
-    axes = [_along(plan, axis) for axis in range(3)]
+    tiles = tiling(plan, plan.shape, plan.block, plan.tile)
     images = plan.grid.times * plan.grid.channels
     useful = plan.grid.voxels
-    read, computed = (
-        images * prod(getattr(a, name) for a in axes) for name in ("read", "computed")
-    )
     sizes = [np.dtype(d).itemsize for d in (plan.volume.dtype, plan.output.dtype)]
     empty, estimated = _empty_blocks(plan)
     rate = measure_speed(plan, denoiser) if speed is None else speed
@@ -101,7 +90,7 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
     in_a_row = ceil_div(plan.blocks - (empty or 0), workers)
     return Forecast(
         blocks=plan.blocks,
-        tiles=images * prod(a.tiles for a in axes),
+        tiles=images * tiles.tiles,
         empty_blocks=empty,
         empty_is_estimate=estimated,
         halo=[list(side) for side in plan.halo],
@@ -109,11 +98,11 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
         block=list(plan.block),
         chunk=list(plan.sizes.chunk),
         shard=list(plan.sizes.shard),
-        read_bytes=read * sizes[0],
+        read_bytes=images * tiles.read * sizes[0],
         write_bytes=sum(level.grid.voxels for level in levels_of(plan)) * sizes[1],
         files=_files(plan),
-        read_overhead=read / useful,
-        compute_overhead=computed / useful,
+        read_overhead=tiles.read_overhead,
+        compute_overhead=tiles.compute_overhead(denoiser),
         memory=worker_memory(
             plan.volume,
             denoiser,
@@ -128,29 +117,6 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
         speed_measured=speed is None,
         seconds=in_a_row * useful / plan.blocks / rate,
     )
-
-
-def _along(plan: Plan, axis: int) -> Lengths:
-    """Boxes are products of intervals, so their volumes are products of sums along the axes."""
-    n, b, t = plan.shape[axis], plan.block[axis], plan.tile[axis]
-    low, high = plan.halo[axis]
-    stride = plan.stride[axis]
-    tiles = read = computed = 0
-    for start in range(0, n, b):
-        stop = min(n, start + b)
-        cores = range(start // t, ceil_div(stop, t))
-        ends = [_padded(i * t, min(n, i * t + t), low, high, stride, n) for i in cores]
-        tiles += len(ends)
-        computed += sum(last - first for first, last in ends)
-        read += min(n, max(e for _, e in ends)) - ends[0][0]
-    return Lengths(tiles, read, computed)
-
-
-def _padded(a: int, b: int, low: int, high: int, stride: int, n: int) -> tuple[int, int]:
-    one = tile_boxes(
-        Box((a, 0, 0), (b, 1, 1)), ((low, high), (0, 0), (0, 0)), (stride, 1, 1), (n, 1, 1)
-    )
-    return one.padded.start[0], one.padded.stop[0]
 
 
 def _files(plan: Plan) -> int:
@@ -200,25 +166,21 @@ def _emptiness(plan: Plan) -> Callable[[Block], bool] | None:
 
 
 def measure_speed(plan: Plan, denoiser: Denoiser) -> float:
-    """Useful voxels a second of a forward pass here, scaled to the plan's tile."""
-    core = _small_core(plan)
-    shape = as_shape([c + 2 * round_up(sum(h), s) for c, h, s in _per_axis(plan, core)])
-    start = as_shape([round_up(sum(h), s) for _, h, s in _per_axis(plan, core)])
-    box = Box(start, as_shape([a + c for a, c in zip(start, core, strict=True)]))
+    """Useful voxels a second of a forward pass here, scaled to the plan's tiles."""
+    core, halo = _small_core(plan), align_halo(plan.halo, plan.stride)
+    box = Box.whole(core).shift(as_shape([low for low, _ in halo]))
+    shape = as_shape([b + high for b, (_, high) in zip(box.stop, halo, strict=True)])
     boxes = tile_boxes(box, plan.halo, plan.stride, shape)
     values = np.random.default_rng(0).normal(100, 10, boxes.data.shape).astype(np.float32)
     region = Region(0, 0, box, shape)
     denoiser.denoise(values, region)  # loads the weights
     started = perf_counter()
     denoiser.denoise(values, region)
-    padded_rate = boxes.padded.size / max(1e-9, perf_counter() - started)
-    return padded_rate / (prod(_along(plan, a).computed for a in range(3)) / prod(plan.shape))
+    rate = denoiser.work(core, halo) / max(1e-9, perf_counter() - started)
+    tiles = tiling(plan, plan.shape, plan.block, plan.tile)
+    return rate * prod(plan.shape) / tiles.work(denoiser)
 
 
 def _small_core(plan: Plan) -> Shape:
     pairs = zip(plan.tile, plan.stride, strict=True)
     return as_shape([min(t, round_up(MEASURED_TILE, s)) for t, s in pairs])
-
-
-def _per_axis(plan: Plan, core: Shape) -> list[tuple[int, tuple[int, int], int]]:
-    return list(zip(core, plan.halo, plan.stride, strict=True))

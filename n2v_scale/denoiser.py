@@ -1,4 +1,4 @@
-"""What prediction knows of a denoiser: its halo, its stride, its memory, and one call.
+"""What prediction knows of a denoiser: its halo, its stride, its memory, its work, and one call.
 
 A trained model is one, a classical filter is one, the identity is one. Each has an address (a
 folder, or a builtin name) that every worker opens for itself.
@@ -110,6 +110,12 @@ class Denoiser(Hashable, Protocol):
     def memory_bytes(self, core: Shape) -> int:
         """An upper bound of what one call on a tile with this core, halo all round, allocates."""
 
+    def work(self, core: Shape, halo: Halo) -> float:
+        """What one call on a tile with this core and so much context costs, in any fixed unit.
+
+        Both are multiples of the stride; the context is less than :attr:`halo` at a face.
+        """
+
     def denoise(self, tile: FloatArray, region: Region) -> Estimate:
         """The estimate of ``region.core``.
 
@@ -162,6 +168,10 @@ class Identity:
     def memory_bytes(self, core: Shape) -> int:
         """The tile in float32, and its core."""
         return 4 * (Box.whole(core).expand(self.halo).size + Box.whole(core).size)
+
+    def work(self, core: Shape, halo: Halo) -> float:
+        """The voxels that it is given."""
+        return Box.whole(core).expand(halo).size
 
     def denoise(self, tile: FloatArray, region: Region) -> Estimate:
         """The core of ``tile``, unchanged."""

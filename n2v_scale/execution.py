@@ -85,6 +85,7 @@ def run_plan(
     progress: Progress | None = None,
     events: Events | None = None,
     only: slice | list[int] | None = None,
+    full: bool = True,
     pyramid: bool = True,
     name: str = "predicting",
 ) -> Summary:
@@ -94,6 +95,9 @@ def run_plan(
     ----------
     only
         The numbers of the blocks that are wanted; the others wait for another run.
+    full
+        Whether to compute blocks of the full resolution. Without, ``plan`` is the one that the
+        output has on record, and neither the input nor the denoiser is looked at.
     pyramid
         Whether to make the lower resolutions too.
 
@@ -106,20 +110,23 @@ def run_plan(
     """
     started = perf_counter()
     progress, events = progress or NoProgress(), events or Events()
-    check_output(plan)
-    found = None if overwrite else find_output(plan, settings)
-    if found is not None and found.complete and is_intact(found.plan, found.ledger):
-        return _summary(found.plan, Totals(), 0, started, already_finished=True)
-    with driver_lock(plan.output.store, wait=progress.say) as lock, _recorded(events) as totals:
-        if overwrite:
-            clear_output(plan)
-        output = begin_output(plan, settings)
-        _recheck_budget(output.plan, budget)
-        with _client(client, output.plan, budget) as used:
-            driver = Driver(Crew(used), output.ledger, lock, progress, events)
-            _run(driver, output, totals, only=only, pyramid=pyramid, name=name)
-            workers = driver.crew.workers
-        _raise_incomplete(output, totals)
+    only = only if full else slice(0)
+    with _recorded(events) as totals:
+        check_output(plan)
+        found = None if overwrite else find_output(plan, settings, look_at_input=full)
+        if found is not None and found.complete and is_intact(found.plan, found.ledger):
+            return _summary(found.plan, totals, 0, started, already_finished=True)
+        with driver_lock(plan.output.store, wait=progress.say) as lock:
+            if overwrite:
+                clear_output(plan)
+            output = begin_output(plan, settings, look_at_input=full)
+            if full:
+                _recheck_budget(output.plan, budget)
+            with _client(client, output.plan, budget) as used:
+                driver = Driver(Crew(used), output.ledger, lock, progress, events)
+                _run(driver, output, totals, only=only, pyramid=pyramid, name=name)
+                workers = driver.crew.workers
+            _raise_incomplete(output, totals)
     return _summary(output.plan, totals, workers, started)
 
 

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -117,39 +118,48 @@ class Ledger:
 
         A marker that is torn does not count, and goes.
         """
-        keys = keys_under(self.store, f"{self._folder(path)}/blocks")
         count = 0
+        for found in self._loose(path):
+            markers = [marker for marker in found.values() if marker is not None]
+            self.fold(path, markers)
+            delete_keys(self.store, [key for key, marker in found.items() if marker is None])
+            count += len(markers)
+        return count
+
+    def loose(self, path: str) -> Iterator[Marker]:
+        """What workers marked and no driver folded, in a run that is going on or was killed."""
+        for found in self._loose(path):
+            yield from (marker for marker in found.values() if marker is not None)
+
+    def _loose(self, path: str) -> Iterator[dict[str, Marker | None]]:
+        """Markers by key, some thousand at a time; None for one that is torn."""
+        keys = keys_under(self.store, f"{self._folder(path)}/blocks")
         with ThreadPoolExecutor(READERS) as pool:
             for start in range(0, len(keys), SEGMENT):
                 some = keys[start : start + SEGMENT]
-                found = dict(zip(some, pool.map(self._read_marker, some), strict=True))
-                markers = [
-                    m for key, m in found.items() if m and key == self._marker_key(path, m.number)
-                ]
-                self.fold(path, markers)
-                delete_keys(self.store, [key for key, marker in found.items() if marker is None])
-                count += len(markers)
-        return count
+                yield dict(zip(some, pool.map(partial(self._read_marker, path), some), strict=True))
 
-    def done(self, path: str, blocks: int) -> npt.NDArray[np.bool_]:
-        """Whether each of ``blocks`` blocks is in a segment."""
+    def done(self, path: str, blocks: int, *, loose: bool = False) -> npt.NDArray[np.bool_]:
+        """Whether each of ``blocks`` blocks is in a segment, or a ``loose`` marker says so."""
         found = np.zeros(-(-blocks // SEGMENT) * SEGMENT, bool)
+        if loose:  # before the segments: it may be folded at this moment
+            found[[marker.number for marker in self.loose(path)]] = True
         for index in range(len(found) // SEGMENT):
-            found[index * SEGMENT : (index + 1) * SEGMENT] = self.rows(path, index)["done"]
+            found[index * SEGMENT : (index + 1) * SEGMENT] |= self.rows(path, index)["done"]
         return found[:blocks]
 
-    def markers(self, path: str, blocks: int) -> Iterator[Marker]:
-        """What the segments say of the blocks that are done, in order."""
+    def markers(self, path: str, blocks: int, *, loose: bool = False) -> Iterator[Marker]:
+        """What the segments say of the blocks that are done, and then the ``loose`` markers."""
+        others = {marker.number: marker for marker in self.loose(path)} if loose else {}
         for index in range(-(-blocks // SEGMENT)):
             rows = self.rows(path, index)
             for place in np.flatnonzero(rows["done"]).tolist():
-                row = rows[place]
+                row, number = rows[place], index * SEGMENT + place
+                others.pop(number, None)
                 yield Marker(
-                    index * SEGMENT + place,
-                    int(row["checksum"]),
-                    int(row["size"]),
-                    int(row["read_checksum"]),
+                    number, int(row["checksum"]), int(row["size"]), int(row["read_checksum"])
                 )
+        yield from others.values()
 
     def rows(self, path: str, index: int) -> Rows:
         """A segment, (4096,) of :data:`ROW`; one that is torn says that nothing is done."""
@@ -172,11 +182,12 @@ class Ledger:
             rows[[number % SEGMENT for number in group]] = np.zeros((), ROW)
             self._write_rows(path, index, rows)
 
-    def _read_marker(self, key: str) -> Marker | None:
+    def _read_marker(self, path: str, key: str) -> Marker | None:
         try:
-            return Marker(**json.loads(get(self.store, key) or b""))
+            marker = Marker(**json.loads(get(self.store, key) or b""))
         except (ValueError, TypeError):
             return None
+        return marker if key == self._marker_key(path, marker.number) else None
 
     def _write_rows(self, path: str, index: int, rows: Rows) -> None:
         put(self.store, self._segment_key(path, index), zlib.compress(rows.tobytes()))

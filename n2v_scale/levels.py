@@ -122,7 +122,7 @@ class _LevelLog:
     def __init__(self, driver: Driver, path: str, totals: LevelTotals) -> None:
         self.driver, self.path, self.totals = driver, path, totals
         self.pending: list[Marker] = []
-        self.workers = 0
+        self.finished = 0
 
     def take(self, outcome: Outcome[Block], bar: Step) -> None:
         """One block is done, or set aside."""
@@ -133,6 +133,7 @@ class _LevelLog:
                 with writing(self.driver.ledger.store, "the record"):
                     self.driver.ledger.add_processor(report.processor)
             self.totals.add(report)
+            self.finished += 1
             self.pending.append(report.marker)
             events.write(_done(self.path, report, outcome.attempts))
         else:
@@ -150,13 +151,14 @@ class _LevelLog:
             self.driver.ledger.fold(self.path, markers)
 
     def _note(self) -> str:
-        workers = self.driver.crew.workers
-        if workers != self.workers:
-            self.workers = workers
+        crew = self.driver.crew
+        workers = crew.workers
+        if workers != crew.announced:
+            crew.announced = workers
             self.driver.events.write(WorkersChanged(workers))
         failed = f", {self.totals.failures} failed" if self.totals.failures else ""
-        done, crew = self.totals.computed, amount_text(workers, "worker")
-        return f"{amount_text(done, 'block')}, {crew}{failed}"
+        done = amount_text(self.finished, "block")
+        return f"{done}, {amount_text(workers, 'worker')}{failed}"
 
 
 def _done(path: str, report: BlockReport, attempts: int) -> BlockDone:

@@ -75,7 +75,7 @@ def worker_memory(
     box = read_shape(volume.spatial_shape, sizes, denoiser.halo, denoiser.stride)
     copies = 1 if volume.axis_names == tuple(a for a in "tczyx" if volume.axis(a)) else 2
     chunks = min(READ_AT_ONCE, prod(grid_shape(box, volume.chunk)))
-    decode = 2 * chunks * prod(volume.chunk) * read
+    decode = 2 * chunks * prod(volume.chunk) * volume.chunk_images * read
     encode = 3 * prod(sizes.shard) * written  # padded, its chunks encoded, and joined
     block = copies * prod(box) * read + prod(sizes.block) * written + max(decode, encode)
     block += mask.memory_bytes(Box.whole(sizes.block)) if mask else 0
@@ -120,4 +120,4 @@ def check_budget(
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e9:,.3f} GB"

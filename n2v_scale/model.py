@@ -26,6 +26,7 @@ from n2v_scale.denoiser import (
 )
 from n2v_scale.errors import ModelError, OutputError
 from n2v_scale.forward_memory import FLOAT32, forward_bytes
+from n2v_scale.forward_work import forward_products
 from n2v_scale.geometry import Box, Halo, Shape, align_halo, padded_shape
 from n2v_scale.io.volume import Volume
 from n2v_scale.model_card import CARD_NAME, WEIGHTS_NAME, ModelCard, read_card
@@ -93,6 +94,11 @@ class Model:
         # Beside it the tile as it was read and while it is normalised, and the estimate in units.
         return int(MARGIN * (forward + FLOAT32 * (2 * tile + 2 * prod(aligned))))
 
+    def work(self, core: Shape, halo: Halo) -> float:
+        """Multiplications of a forward pass that computes what the core needs, and no more."""
+        config = config_from_dict(self.card.network, self.card.network_config)
+        return forward_products(config, core, halo)
+
     def normalisation_for(self, volume: Volume) -> Normalisation | None:
         """The training volume's constants when ``volume`` is that volume, else None."""
         trained = self.card.trained_on
@@ -136,10 +142,11 @@ class Model:
     @cached_property
     def inference(self) -> Inference:
         """The network as it is applied to tiles, on its device."""
-        from n2v_scale.devices import compute_exactly
+        from n2v_scale.devices import compute_exactly, keep_freed_memory
         from n2v_scale.nets.inference import for_inference
 
         compute_exactly()
+        keep_freed_memory()
         options = self.options
         return for_inference(self.network, device=options.device, precision=options.precision)
 

@@ -96,8 +96,13 @@ def check_output(plan: Plan) -> None:
         )
 
 
-def find_output(plan: Plan, settings: PredictSettings) -> Output | None:
+def find_output(
+    plan: Plan, settings: PredictSettings, *, look_at_input: bool = True
+) -> Output | None:
     """What an earlier run of the same plan left, or None; nothing is written.
+
+    Without ``look_at_input``, the plan is the one that the output has on record, and the input
+    may be gone.
 
     Raises
     ------
@@ -107,6 +112,8 @@ def find_output(plan: Plan, settings: PredictSettings) -> Output | None:
     record = ledger_of(plan).record()
     if record is None:
         return None
+    if not look_at_input:
+        return Output(plan, record["complete"])
     resumed = resume_plan(record["plan"], plan, settings)
     changed = record["plan"]["input"]["identity"] != plan.volume.identity()
     if record["complete"] and changed:
@@ -117,13 +124,13 @@ def find_output(plan: Plan, settings: PredictSettings) -> Output | None:
     return Output(resumed, record["complete"], changed)
 
 
-def begin_output(plan: Plan, settings: PredictSettings) -> Output:
+def begin_output(plan: Plan, settings: PredictSettings, *, look_at_input: bool = True) -> Output:
     """Begin the output of ``plan``, or take up what an earlier run left; the lock is held.
 
     What workers of a dead driver marked is folded into the ledger, blocks whose shards are not as
     they were written are forgotten, and metadata that is lost is written again.
     """
-    output = find_output(plan, settings)
+    output = find_output(plan, settings, look_at_input=look_at_input)
     if output is None:
         output = Output(plan, complete=False)
         output.ledger.begin(_provenance(plan))

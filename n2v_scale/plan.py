@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from typing import Any
 
 from n2v_scale.config import PredictSettings
@@ -164,7 +165,7 @@ class Plan:
             "threads": self.threads,
             "precision": self.precision,
             "on_nan": self.on_nan,
-            "nodata": self.nodata,
+            "nodata": _number(self.nodata),
             "foreground": self._foreground(),
         }
 
@@ -181,6 +182,11 @@ class Plan:
 def _metadata(volume: Volume) -> str:
     """What of an input must not change; whether its voxels did is asked block by block."""
     return volume.digest if volume.kind == "zarr" else f"{volume.stored_shape} {volume.dtype}"
+
+
+def _number(value: float | None) -> float | str | None:
+    """As JSON, which knows neither NaN nor infinity; ``float`` reads either."""
+    return value if value is None or isfinite(value) else str(value)
 
 
 def plan_key(plan: dict[str, Any]) -> str:

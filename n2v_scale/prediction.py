@@ -14,9 +14,11 @@ from n2v_scale.foreground import Foreground, open_foreground
 from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import normalise, remember
 from n2v_scale.io.volume import Volume
+from n2v_scale.ledger import Ledger
 from n2v_scale.memory import Budget
 from n2v_scale.output import check_place
 from n2v_scale.plan import Plan, make_plan
+from n2v_scale.resume import begun_with
 from n2v_scale.sizes import storage_shapes
 from n2v_scale.statistics import normalisation_from, sample_statistics
 
@@ -37,11 +39,17 @@ def make_prediction_plan(
     settings: PredictSettings,
     *,
     storage: StorageOptions | None = None,
+    resume: bool = True,
 ) -> Plan:
-    """Every decision about applying ``model`` to ``volume``; nothing is written."""
+    """Every decision about applying ``model`` to ``volume``; nothing is written.
+
+    To ``resume`` an output, sizes that nobody asked for are those that it was begun with.
+    """
     address = normalise(model)
     remember(normalise(output), storage or StorageOptions())
     check_place(normalise(output), volume)
+    if resume:
+        settings = begun_with(settings, Ledger(normalise(output), "").record())
     denoiser = open_denoiser(address)
     denoiser.check_fits(volume)
     device = _device(settings.device)

@@ -96,21 +96,19 @@ def resized(level: Level, ledger: Ledger) -> list[int]:
 
 
 def forget(plan: Plan, ledger: Ledger, damaged: dict[str, list[int]]) -> None:
-    """Unmark ``damaged`` blocks, by level, and what was made from those of the full resolution.
+    """Unmark ``damaged`` blocks, by level, and all that was made from them.
 
-    The lower levels go first: a kill in between must not leave an old pyramid marked.
+    The lowest resolution goes first: a kill in between must not leave an old pyramid marked.
     """
-    full, *lower = levels_of(plan)
-    stale = {level.spec.path: set(damaged.get(level.spec.path, [])) for level in lower}
-    for number in damaged.get(full.spec.path, []):
-        block = full.grid.at(number)
-        box = block.write
-        for level, factors in zip(lower, plan.levels, strict=True):
-            box = box.divide(factors.factors)
-            stale[level.spec.path].update(level.grid.touching(block.t, block.c, box))
+    levels = levels_of(plan)
+    stale = {level.spec.path: set(damaged.get(level.spec.path, [])) for level in levels}
+    for above, below, made in zip(levels, levels[1:], plan.levels, strict=False):
+        for number in stale[above.spec.path]:
+            block = above.grid.at(number)
+            box = block.write.divide(made.factors)
+            stale[below.spec.path].update(below.grid.touching(block.t, block.c, box))
     for path in reversed(stale):
         ledger.unmark(path, stale[path])
-    ledger.unmark(full.spec.path, damaged.get(full.spec.path, []))
 
 
 def damaged_by_size(plan: Plan, ledger: Ledger) -> dict[str, list[int]]:
@@ -153,8 +151,10 @@ def recheck_input(plan: Plan, client: Client, ledger: Ledger, progress: Progress
     return len(changed)
 
 
-def _with_blocks(ledger: Ledger, path: str, grid: BlockGrid) -> Iterator[tuple[Block, Marker]]:
-    return ((grid.at(m.number), m) for m in ledger.markers(path, len(grid)))
+def _with_blocks(
+    ledger: Ledger, path: str, grid: BlockGrid, *, loose: bool = False
+) -> Iterator[tuple[Block, Marker]]:
+    return ((grid.at(m.number), m) for m in ledger.markers(path, len(grid), loose=loose))
 
 
 def _input_changed(plan: Plan, item: tuple[Block, Marker]) -> bool:
@@ -167,12 +167,13 @@ def rewritten(
     level: Level, storage: StorageOptions, client: Client, ledger: Ledger, progress: Progress
 ) -> list[int]:
     """Finished blocks whose shards, read back, are not what was written."""
-    path = level.spec.path
-    marked = int(ledger.done(path, len(level.grid)).sum())
+    path, grid = level.spec.path, level.grid
+    marked = int(ledger.done(path, len(grid), loose=True).sum())
     found: list[int] = []
     check = partial(_differs, level.spec, storage)
+    items = _with_blocks(ledger, path, grid, loose=True)
     with progress.step(f"verifying level {path}", max(1, marked), "block") as bar:
-        for outcome in run_window(client, check, _with_blocks(ledger, path, level.grid)):
+        for outcome in run_window(client, check, items):
             if outcome.error is not None or outcome.result:
                 found.append(outcome.item[0].number)
             bar.advance(1, f"{len(found)} damaged" if found else "")

@@ -16,6 +16,22 @@ from n2v_scale.io.writer import ArraySpec
 from n2v_scale.plan import PLAN_FORMAT, Plan, pyramid_levels
 
 
+def begun_with(settings: PredictSettings, record: dict[str, Any] | None) -> PredictSettings:
+    """``settings`` with the sizes of the run on ``record``, but for those that were asked for."""
+    if record is None or record["plan"].get("format") != PLAN_FORMAT:
+        return settings
+    stored = record["plan"]
+    spec = _stored_output(stored, "")
+    sizes = {
+        "chunk": spec.spatial_chunk,
+        "shard": spec.spatial_shard,
+        "block": as_shape(stored["block"]),
+        "tile": as_shape(stored["tile"]),
+    }
+    open_sizes = {name: size for name, size in sizes.items() if getattr(settings, name) is None}
+    return settings.model_copy(update=open_sizes)
+
+
 def resume_plan(stored: dict[str, Any], fresh: Plan, settings: PredictSettings) -> Plan:
     """The plan of an output that exists, when ``fresh`` asks for the same.
 
@@ -82,7 +98,7 @@ def recorded_plan(record: dict[str, Any], store: str, storage: StorageOptions) -
         threads=stored["threads"],
         precision=stored["precision"],
         on_nan=stored["on_nan"],
-        nodata=stored["nodata"],
+        nodata=None if stored["nodata"] is None else float(stored["nodata"]),
         storage=storage,
     )
 
@@ -98,8 +114,7 @@ def _differences(
     stored: dict[str, Any], now: dict[str, Any], settings: PredictSettings
 ) -> list[str]:
     def differ(name: str, old: Any, new: Any) -> list[str]:
-        same = json.dumps(old) == json.dumps(new)  # NaN is itself
-        return [] if same else [f"{name} was {_short(old)}, now {_short(new)}"]
+        return [] if old == new else [f"{name} was {_short(old)}, now {_short(new)}"]
 
     found = differ("the input's metadata", stored["input"]["metadata"], now["input"]["metadata"])
     for key in ("array", "timepoints", "channels"):

@@ -12,6 +12,7 @@ from n2v_scale.foreground import Foreground
 from n2v_scale.geometry import Shape, as_shape, grid_shape, round_up
 from n2v_scale.io.volume import Volume
 from n2v_scale.memory import Budget, Sizes, check_budget, worker_memory
+from n2v_scale.tiling import tiling
 
 CHUNK = 64
 PLANE_CHUNK = 256
@@ -97,8 +98,8 @@ def choose_sizes(
 ) -> Sizes:
     """Chunk, shard, block and tile: what was asked for, else the least halo that fits.
 
-    The halo costs computing around a tile and reading around a block, so first the tile is as
-    large as the memory allows, then the block.
+    The halo costs computing around a tile and reading around a block. Of what fits, the sizes with
+    the least to compute are taken, and of these the ones with the least to read.
 
     Raises
     ------
@@ -115,17 +116,23 @@ def choose_sizes(
         room = memory.tile <= TILE_SHARE * limit or settings.tile is not None
         return room and memory.total <= limit
 
-    smallest = None
-    for chunk, shard, block in _storage_candidates(volume.spatial_shape, settings):
-        for tile in _tiles(settings, block, denoiser.stride):
-            smallest = Sizes(chunk, shard, block, tile)
-            if fits(smallest):
-                if settings.block is not None or budget.memory_bytes is None:
-                    return smallest
-                return _grown(smallest, volume, budget, fits)
-    assert smallest is not None  # there is always one candidate
-    check_budget(volume, denoiser, smallest, dtype, budget, mask=mask)
-    return smallest  # no limit was given, and the smallest tile is over what is usual
+    def cost(sizes: Sizes) -> tuple[float, float]:
+        tiles = tiling(denoiser, volume.spatial_shape, sizes.block, sizes.tile)
+        return round(tiles.compute_overhead(denoiser), 6), tiles.read_overhead
+
+    candidates = [
+        Sizes(chunk, shard, block, tile)
+        for chunk, shard, block in _storage_candidates(volume.spatial_shape, settings)
+        for tile in _tiles(settings, block, denoiser.stride)
+    ]
+    fitting = [sizes for sizes in candidates if fits(sizes)]
+    if not fitting:
+        check_budget(volume, denoiser, candidates[-1], dtype, budget, mask=mask)
+        return candidates[-1]  # no limit was given, and the smallest tile is over what is usual
+    best = min(fitting, key=cost)
+    if settings.block is not None or budget.memory_bytes is None:
+        return best
+    return _grown(best, volume, budget, fits, cost)
 
 
 def _storage_candidates(
@@ -159,26 +166,33 @@ def _tiles(settings: PredictSettings, block: Shape, stride: Shape) -> Iterator[S
         tile[axis] = -(-tile[axis] // 2)
 
 
-def _grown(sizes: Sizes, volume: Volume, budget: Budget, fits: Callable[[Sizes], bool]) -> Sizes:
-    """The block doubled along its shortest axis as long as it fits and blocks are enough."""
+def _grown(
+    sizes: Sizes,
+    volume: Volume,
+    budget: Budget,
+    fits: Callable[[Sizes], bool],
+    cost: Callable[[Sizes], tuple[float, float]],
+) -> Sizes:
+    """The block doubled where that saves most reading, while it fits and blocks are enough."""
     shape = volume.spatial_shape
     times, channels = volume.shape[:2]
     most = MOST_BLOCK_VOXELS.get(budget.device, MOST_BLOCK_VOXELS["cpu"])
-    while True:
-        open_axes = [a for a in range(3) if sizes.block[a] < shape[a]]
-        for axis in sorted(open_axes, key=lambda a: sizes.block[a]):
-            doubled = [b * 2 if a == axis else b for a, b in enumerate(sizes.block)]
-            block = as_shape(
-                [
-                    min(b, round_up(n, s))
-                    for b, n, s in zip(doubled, shape, sizes.shard, strict=True)
-                ]
-            )
-            larger = replace(sizes, block=block)
-            count = times * channels * prod(grid_shape(shape, block))
-            enough = count >= max(FEWEST_BLOCKS, BLOCKS_A_WORKER * budget.workers)
-            if enough and prod(block) <= most and fits(larger):
-                sizes = larger
-                break
-        else:
-            return sizes
+    fewest = max(FEWEST_BLOCKS, BLOCKS_A_WORKER * budget.workers)
+
+    def allowed(larger: Sizes) -> bool:
+        count = times * channels * prod(grid_shape(shape, larger.block))
+        return count >= fewest and prod(larger.block) <= most and fits(larger)
+
+    while larger := [one for one in _doubled(sizes, shape) if allowed(one)]:
+        sizes = min(larger, key=cost)
+    return sizes
+
+
+def _doubled(sizes: Sizes, shape: Shape) -> Iterator[Sizes]:
+    """The block twice as long along one axis, but no longer than the volume."""
+    for axis in range(3):
+        if sizes.block[axis] < shape[axis]:
+            longest = round_up(shape[axis], sizes.shard[axis])
+            block = list(sizes.block)
+            block[axis] = min(2 * block[axis], longest)
+            yield replace(sizes, block=as_shape(block))

@@ -133,7 +133,7 @@ def _verify(plan: Plan, ledger: Ledger, client: Client, progress: Progress) -> V
     problems = _problems(plan, ledger)
     for level in levels_of(plan):
         path = level.spec.path
-        numbers = np.flatnonzero(~ledger.done(path, len(level.grid))).tolist()
+        numbers = np.flatnonzero(~ledger.done(path, len(level.grid), loose=True)).tolist()
         some = len(numbers) < len(level.grid)
         bad = rewritten(level, plan.storage, client, ledger, progress) if some else []
         missing |= {path: numbers} if numbers else {}
@@ -188,6 +188,8 @@ def repair_output(
 ) -> Summary:
     """Verify, forget what is damaged, and compute that and what is missing again.
 
+    Input and model are needed only where blocks of the full resolution are to be computed.
+
     Raises
     ------
     InputError, ModelError
@@ -195,18 +197,20 @@ def repair_output(
     """
     progress = progress or NoProgress()
     plan = stored_plan(store, storage)
-    _check_denoiser(plan)
     ledger = ledger_of(plan)
     with _client(client) as used:
         with driver_lock(store, wait=progress.say):
             for level in levels_of(plan):
                 ledger.fold_loose(level.spec.path)
             found = _verify(plan, ledger, used, progress)
+            full = FULL in {*found.missing, *found.damaged}
+            if full:
+                _check_denoiser(plan)
             _forget_metadata(plan, ledger)
             if found.damaged:
                 ledger.update(complete=False)
             forget(plan, ledger, found.damaged)
-        return _go_on(plan, slice(None), client=used, progress=progress)
+        return _go_on(plan, full=full, client=used, progress=progress)
 
 
 def _forget_metadata(plan: Plan, ledger: Ledger) -> None:
@@ -227,13 +231,15 @@ def pyramid_of(
 ) -> Summary:
     """The lower resolutions of an output whose full resolution is finished.
 
+    Neither the input nor the model is needed.
+
     Raises
     ------
     IncompleteError
         When blocks of the full resolution are missing.
     """
     plan = stored_plan(store, storage)
-    summary = _go_on(plan, slice(0), client=client, progress=progress)
+    summary = _go_on(plan, full=False, client=client, progress=progress)
     if summary.missing:
         raise IncompleteError(
             f"{store}: {summary.missing} of {summary.blocks} blocks of the full resolution are "
@@ -242,17 +248,17 @@ def pyramid_of(
     return summary
 
 
-def _go_on(plan: Plan, only: slice, *, client: Client | None, progress: Progress | None) -> Summary:
+def _go_on(plan: Plan, *, full: bool, client: Client | None, progress: Progress | None) -> Summary:
     """Compute what is missing of the output that :func:`stored_plan` found."""
-    record = ledger_of(plan).record() or {}
-    if mask := record["plan"]["foreground"]:
+    mask = (ledger_of(plan).record() or {})["plan"]["foreground"]
+    if full and mask:
         plan = replace(
             plan,
             foreground=open_foreground(mask["address"], plan.volume, storage_options=plan.storage),
         )
     settings = PredictSettings()
     budget = budget_for(settings, plan.device)
-    return run_plan(plan, settings, budget, only=only, client=client, progress=progress)
+    return run_plan(plan, settings, budget, full=full, client=client, progress=progress)
 
 
 def _check_denoiser(plan: Plan) -> None:

@@ -92,6 +92,8 @@ class Crew:
         self.client = client
         self.known: dict[str, int] = {}
         self.asked = -math.inf
+        self.announced = 0
+        """How many workers the log of events was last told of."""
 
     @property
     def workers(self) -> int:

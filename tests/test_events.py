@@ -27,6 +27,7 @@ from n2v_scale.events import (
 )
 from n2v_scale.execution import run_plan
 from n2v_scale.io.volume import Volume
+from n2v_scale.lock import driver_lock
 from n2v_scale.memory import Budget
 from n2v_scale.prediction import make_copy_plan
 
@@ -194,6 +195,25 @@ def test_a_run_that_goes_on_says_what_was_missing(run: Run) -> None:
     full = [line["number"] for line in of_kind(lines, "BlockDone") if line["level"] == "0"]
     assert full[0] == 1
     assert sorted(full[1:]) == [0, 2]
+
+
+def test_a_finished_output_is_told_too(run: Run) -> None:
+    before = len(run())
+    (ended,) = run()[before:]
+    assert (ended["event"], ended["outcome"], ended["computed"]) == ("RunEnded", "finished", 0)
+
+
+def test_a_refused_run_tells_why(run: Run, tmp_path: Path) -> None:
+    with driver_lock(str(tmp_path / "o.zarr")):
+        (ended,) = run(OutputError)
+    assert (ended["event"], ended["outcome"]) == ("RunEnded", "failed")
+    assert "one run at a time" in ended["message"]
+
+
+def test_workers_are_told_once_not_at_every_level(run: Run) -> None:
+    lines = run()
+    assert {line["level"] for line in of_kind(lines, "BlockDone")} >= {"0", "1"}
+    assert len(of_kind(lines, "WorkersChanged")) == 1
 
 
 @pytest.mark.parametrize(

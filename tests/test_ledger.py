@@ -64,6 +64,16 @@ def test_what_a_worker_marks_counts_once_it_is_folded(ledger: Ledger) -> None:
     assert len(keys_under(ledger.store, "1/n2v_scale.ledger/blocks")) == 1
 
 
+def test_loose_markers_can_be_counted_in(ledger: Ledger) -> None:
+    ledger.fold("0", [marker(3), marker(5)])
+    for number in (5, 4, MANY - 1):  # of 5 the segment is written, and the marker not yet deleted
+        ledger.mark("0", marker(number))
+    assert ledger.done("0", MANY).nonzero()[0].tolist() == [3, 5]
+    assert ledger.done("0", MANY, loose=True).nonzero()[0].tolist() == [3, 4, 5, MANY - 1]
+    found = list(ledger.markers("0", MANY, loose=True))
+    assert found == [marker(number) for number in (3, 5, 4, MANY - 1)]
+
+
 @given(numbers=st.lists(st.integers(0, MANY - 1), max_size=20), cut=st.integers(0, 20))
 def test_folding_in_parts_is_folding_at_once(tmp_path_factory, numbers, cut) -> None:
     ledger = Ledger(str(tmp_path_factory.mktemp("l")), "0.5")

@@ -142,6 +142,8 @@ def test_a_halo_and_large_input_chunks_take_more() -> None:
     assert forecast(denoiser=MadeUp(((8, 8),) * 3)).block > forecast().block
     planes = replace(volume_of((64, 512, 512)), chunk=(1, 512, 512))
     assert forecast(volume=planes).block >= 2 * 10 * 512 * 512 * 2
+    many = replace(planes, chunk_images=6)  # channels and time points that are decoded for nothing
+    assert forecast(volume=many).block >= 6 * 2 * 10 * 512 * 512 * 2
 
 
 def test_another_order_of_axes_is_copied() -> None:
@@ -177,11 +179,11 @@ def test_a_refusal_has_the_numbers_and_the_cures() -> None:
         check(4_000_000_000)
     text = str(caught.value)
     for words in (
-        "block (32, 32, 32) with tile (16, 16, 16) needs 4.50 GB",
-        "3.00 GB for the program and the model",
-        "1.50 GB for the forward pass",
-        "2 times 0.00 GB",
-        "a worker has 4.00 GB",
+        "block (32, 32, 32) with tile (16, 16, 16) needs 4.500 GB",
+        "3.000 GB for the program and the model",
+        "1.500 GB for the forward pass",
+        "2 times 0.000 GB",
+        "a worker has 4.000 GB",
         "--block, --tile or --shard",
         "--memory",
     ):

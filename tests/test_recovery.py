@@ -132,11 +132,13 @@ def test_what_was_made_from_a_damaged_block_is_forgotten(plan: Plan, data: st.Da
     assert [path for path, _ in calls] == [str(n) for n in range(len(plan.levels), -1, -1)]
 
 
-def test_damage_below_leaves_the_full_resolution_alone() -> None:
+def test_damage_below_leaves_what_is_above_alone() -> None:
     plan = plan_of(volume_of((32, 32, 32), (1.0, 1.0, 1.0), 1, 1), chunk=(4, 4, 4), block=(8, 8, 8))
-    assert forgotten(plan, {"2": [3]})[-1] == ("0", set())
-    assert ("2", {3}) in forgotten(plan, {"2": [3]})
-    assert ("2", {0, 3}) in forgotten(plan, {"2": [3], "0": [0]})
+    assert forgotten(plan, {"2": [0]}) == [("3", {0}), ("2", {0}), ("1", set()), ("0", set())]
+    # the last of eight blocks of level 1 is a part of level 2's only block
+    assert forgotten(plan, {"1": [7]}) == [("3", {0}), ("2", {0}), ("1", {7}), ("0", set())]
+    both = dict(forgotten(plan, {"1": [7], "0": [0]}))
+    assert (both["0"], both["1"]) == ({0}, {0, 7})
 
 
 # Damage that a look at the store finds

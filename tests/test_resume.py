@@ -27,7 +27,9 @@ from n2v_scale.io.volume import Axis, Level, Volume
 from n2v_scale.io.volume_record import volume_to_dict
 from n2v_scale.ledger import Ledger
 from n2v_scale.memory import Budget
+from n2v_scale.output import begin_output
 from n2v_scale.plan import Plan, make_plan, plan_key
+from n2v_scale.prediction import make_prediction_plan
 from n2v_scale.resume import recorded_plan, resume_plan
 
 NO_OPTIONS = StorageOptions()
@@ -244,6 +246,8 @@ def test_nan_as_no_data_is_the_same_as_before() -> None:
     wanted = PredictSettings(nodata=float("nan"))
     resumed = resume_plan(record_of(plan)["plan"], again, wanted)
     assert resumed.key == plan.key
+    json.dumps(plan.to_dict(), allow_nan=False)  # NaN is no JSON
+    assert np.isnan(recorded_plan(record_of(plan), "/out.zarr", NO_OPTIONS).nodata or 0)
 
 
 def test_another_seed_would_normalise_otherwise() -> None:
@@ -280,6 +284,26 @@ def test_another_input_is_named(change: dict[str, Any], said: str) -> None:
 SHAPE = (64, 160, 160)
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_sizes_that_nobody_asks_for_are_those_of_the_first_run(
+    tmp_path: Path, write_volume: Callable[..., Volume], tiny_model: Path, version: str
+) -> None:
+    """So a machine with less memory is not refused for sizes that it would not use."""
+    volume = write_volume(tmp_path / "v.zarr", np.arange(64**3, dtype=np.uint16).reshape((64,) * 3))
+    first: dict[str, Any] = {"chunk": (16,) * 3, "block": (16, 32, 64), "tile": (8, 16, 16)}
+    settings = PredictSettings(**first, ome_version=version)
+    begun = make_prediction_plan(volume, tiny_model, tmp_path / "o.zarr", settings)
+    begin_output(begun, settings)
+    nothing = PredictSettings(ome_version=version)
+    again = make_prediction_plan(volume, tiny_model, tmp_path / "o.zarr", nothing)
+    assert again.sizes == begun.sizes
+    afresh = make_prediction_plan(volume, tiny_model, tmp_path / "o.zarr", nothing, resume=False)
+    assert afresh.sizes != begun.sizes
+    other = PredictSettings(ome_version=version, tile=(16, 16, 16))
+    asked = make_prediction_plan(volume, tiny_model, tmp_path / "o.zarr", other)
+    assert (asked.block, asked.tile) == (begun.block, (16, 16, 16))
+
+
 def test_a_run_goes_on_with_less_memory_or_says_how_much_it_needs(
     tmp_path: Path, write_volume: Callable[..., Volume], client: Client
 ) -> None:
@@ -304,7 +328,7 @@ def test_a_run_goes_on_with_less_memory_or_says_how_much_it_needs(
     with pytest.raises(PlanError) as caught:
         run(little, 1)
     assert f"block {first.block} with tile {first.tile} needs" in str(caught.value)
-    assert "a worker has 0.28 GB" in str(caught.value)
+    assert "a worker has 0.275 GB" in str(caught.value)
     assert run(some, 1) == 1
     stored = Ledger(str(tmp_path / "o.zarr"), "0.5").record() or {}
     assert stored["plan"]["tile"] == list(first.tile)

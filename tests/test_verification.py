@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from distributed import Client
 from n2v_scale import verification
 from n2v_scale.api import import_volume
 from n2v_scale.config import PredictSettings
-from n2v_scale.errors import IncompleteError, OutputError
+from n2v_scale.errors import IncompleteError, InputError, OutputError
 from n2v_scale.execution import Summary, run_plan
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.storage_options import StorageOptions
@@ -348,7 +349,44 @@ def test_the_plan_is_that_of_the_run(written: Written) -> None:
     assert found_plan == plan
 
 
+def test_what_a_killed_driver_did_not_fold_is_there(begun: Callable[..., Written]) -> None:
+    """Its workers marked it: nothing is missing, and what is damaged is found."""
+    one = begun(pyramid=False)
+    loosen(one.ledger)
+    assert one.verify().missing.get("0", []) == []
+    one.shard(0, 1).write_bytes(b"")
+    assert one.verify().damaged == {"0": [1]}
+    assert one.verify().missing.get("0", []) == []
+
+
+def loosen(ledger: Ledger) -> None:
+    """As if the driver had died before it folded anything."""
+    markers = list(ledger.markers("0", 8))
+    ledger.unmark("0", [marker.number for marker in markers])
+    for marker in markers:
+        ledger.mark("0", marker)
+
+
 # The pyramid alone
+
+
+def test_neither_pyramid_nor_its_repair_need_the_input(begun: Callable[..., Written]) -> None:
+    one = begun(pyramid=False)
+    shutil.rmtree(one.volume.address)
+    assert one.pyramid().missing == 0
+    assert one.verify().whole
+    one.shard(0, 0, level=1).write_bytes(b"")
+    assert one.verify().damaged == {"1": [0]}
+    assert one.repair().computed == 0
+    assert one.verify().whole
+
+
+def test_blocks_of_the_full_resolution_need_the_input(written: Written) -> None:
+    shutil.rmtree(written.volume.address)
+    written.shard(0, 0).write_bytes(b"")
+    with pytest.raises(InputError):
+        written.repair()
+    assert not written.verify().whole
 
 
 def test_the_pyramid_is_made_later(

@@ -7,6 +7,7 @@ an error. Formats: https://ngff.openmicroscopy.org
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import zarr
@@ -97,6 +98,7 @@ def _volume(
         timepoints=tuple(range(extent.get("t", 1))),
         channels=tuple(range(extent.get("c", 1))),
         chunk=spatial(array.chunks, names),
+        chunk_images=prod(n for n, name in zip(array.chunks, names, strict=True) if name in "tc"),
         shard=spatial(array.shards, names) if array.shards else None,
         codec=_codec(array),
         format=form,

@@ -75,7 +75,10 @@ def _listing(folder: str, modified_ns: int) -> tuple[Path, ...]:
 
 def plane_files(folder: str) -> tuple[Path, ...]:
     """The planes of a folder, the first along z first."""
-    files = _listing(folder, Path(folder).stat().st_mtime_ns)
+    try:
+        files = _listing(folder, Path(folder).stat().st_mtime_ns)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from error
     if not files:
         raise InputError(f"{folder} holds no TIFF file any more")
     return files

@@ -151,7 +151,13 @@ def output_store(address: str, *, read_only: bool = False) -> LocalStore | Remot
 
 
 def read_document(location: Location, name: str) -> bytes | None:
-    """The bytes of a metadata document beside a node, or None when there is none."""
+    """The bytes of a metadata document beside a node, or None when there is none.
+
+    Raises
+    ------
+    InputError
+        When the store itself is gone, or cannot be read.
+    """
     key = "/".join(_parts(location.path, name))
     if is_url(location.root):
         value = sync(RemoteStore(location.root, error=InputError, read_only=True).get(key))
@@ -159,8 +165,11 @@ def read_document(location: Location, name: str) -> bytes | None:
     if Path(location.root).is_dir():
         file = Path(location.root, key)
         return file.read_bytes() if file.is_file() else None
-    with zipfile.ZipFile(location.root) as archive:
-        return archive.read(key) if key in archive.NameToInfo else None
+    try:
+        with zipfile.ZipFile(location.root) as archive:
+            return archive.read(key) if key in archive.NameToInfo else None
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{location.root} cannot be read: {error}") from error
 
 
 def inside(path: str | os.PathLike[str], address: str | os.PathLike[str]) -> bool:

@@ -78,13 +78,15 @@ class Volume:
     channels: tuple[int, ...]
     """Stored indices along c that are selected; (0,) without such an axis."""
     chunk: Shape
-    """What is decoded at once, along (z, y, x)."""
+    """What is decoded at once, along (z, y, x), for each of :attr:`chunk_images`."""
     shard: Shape | None
     """What is one file or object, along (z, y, x); None when not sharded."""
     codec: str
     """For people: ``blosc-zstd``, ``gzip``, ``none`` …"""
     format: str
     """For people: ``OME-Zarr 0.5``, ``zarr v2``, ``TIFF`` …"""
+    chunk_images: int = 1
+    """Time points times channels that one chunk spans."""
     name: str = ""
     levels: tuple[Level, ...] = ()
     """All resolutions that the source offers, the finest first."""
