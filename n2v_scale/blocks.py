@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
+from distributed.threadpoolexecutor import ThreadPoolExecutor
 
 from n2v_scale.denoiser import Denoiser, OpenOptions, Region, TileBoxes, open_denoiser
 from n2v_scale.empty import Cells, classify, constant_response, repeated, tiles_to_run
@@ -32,8 +32,10 @@ from n2v_scale.ledger import Ledger, Marker
 from n2v_scale.plan import Plan
 from n2v_scale.processors import processor
 
-_device = threading.Lock()
-"""One block of a process computes at a time: a second one would need a second tile's memory."""
+_computing = ThreadPoolExecutor(1, thread_name_prefix="n2v_scale")
+"""What computes in this process. One block at a time, as a second would need a second tile's
+memory; in the same thread, as each that computes has OpenMP threads and prepared weights of its
+own. A daemon: no process waits at its end for a tile."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,9 @@ def predict_block(plan: Plan, block: Block) -> BlockReport:
     tiles = tiles_to_run(plan.tiles(block), block.write, cells)
     _check(plan, block, tiles, values, box)
     read = clock.lap()
-    with _device:
-        waited = clock.lap()
-        denoiser = opened(plan.denoiser, plan.open_options, plan.denoiser_key)
-        out = denoise_tiles(denoiser, plan, block, tiles, values, box, dtype=plan.output.dtype)
-        _fill_cells(denoiser, block, cells, values, box, out)
+    out, waited = _computing.submit(
+        _computed, plan, block, tiles, cells, values, box, clock
+    ).result()
     computed = clock.lap()
     marker = _write(plan, block, out, crc32(values.data))
     return BlockReport(
@@ -131,6 +131,23 @@ def predict_block(plan: Plan, block: Block) -> BlockReport:
         worker=f"{socket.gethostname()}:{os.getpid()}",
         processor=processor(plan.device),
     )
+
+
+def _computed(
+    plan: Plan,
+    block: Block,
+    tiles: list[TileBoxes],
+    cells: Cells,
+    values: npt.NDArray[Any],
+    box: Box,
+    clock: _Clock,
+) -> tuple[npt.NDArray[Any], float]:
+    """A block's voxels, and how long it waited for its turn."""
+    waited = clock.lap()
+    denoiser = opened(plan.denoiser, plan.open_options, plan.denoiser_key)
+    out = denoise_tiles(denoiser, plan, block, tiles, values, box, dtype=plan.output.dtype)
+    _fill_cells(denoiser, block, cells, values, box, out)
+    return out, waited
 
 
 def classify_cells(plan: Plan, block: Block, values: npt.NDArray[Any], box: Box) -> Cells:

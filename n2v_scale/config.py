@@ -31,7 +31,10 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 def _bytes(value: Any) -> Any:
     """A number of bytes from a text such as ``16GB`` or ``512MiB``."""
-    return parse_bytes(value) if isinstance(value, str) else value
+    try:
+        return parse_bytes(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("this is no amount of memory, such as 16GB") from None
 
 
 class Settings(BaseModel):
@@ -104,7 +107,8 @@ class PredictSettings(OutputSettings):
     threads: Positive | None = None
     """Torch threads a forward pass; part of what the bytes depend on."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Of the U-Net's arithmetic; auto is float32, half precision is taken on request."""
+    """Of the U-Net's arithmetic; auto is the fastest whose error is below 1e-3 of the standard
+    deviation, measured on one tile; on a CPU float32."""
     seed: Seed = 0
     """Of the sample that normalises a volume the model has not seen."""
     mask: str | None = None
@@ -157,7 +161,8 @@ def _sentence(error: Any) -> str:
         return str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         return f"{name}: there is no such setting"
-    return f"{name}: {error['msg']} (got {error['input']!r})"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message} (got {error['input']!r})"
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,12 +11,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from n2v_scale.errors import ConfigError
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""As in malloc.h."""
-KEPT_BYTES = 32 * 2**20
-"""Twice a slab: what is larger lives longer, and would leave holes."""
-TRIMMED_BYTES = 2**28
 
 log = logging.getLogger(__name__)
 
@@ -61,19 +53,11 @@ def compute_exactly() -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep what a slab of a tile leaves, for the next one.
-
-    Left alone, it returns it to the system, which clears every page when it is asked for again:
-    that took a third of the time of a forward pass in Dask's workers, which start with
-    ``MALLOC_TRIM_THRESHOLD_=65536``. Larger tensors are still returned at once. Elsewhere than on
-    Linux with glibc, nothing is changed.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-    mallopt(M_TRIM_THRESHOLD, TRIMMED_BYTES)
+def device_memory() -> int | None:
+    """Bytes of the first GPU's memory; None where there is none."""
+    if not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.get_device_properties(0).total_memory)
 
 
 def channels_last(network: nn.Module) -> None:

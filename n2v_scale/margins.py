@@ -20,8 +20,8 @@ from n2v_scale.geometry import Halo, Shape, as_shape, ceil_div, round_up
 from n2v_scale.network_config import UNetConfig
 
 SLAB_BYTES = 4 * 2**20
-"""Of a tensor between two layers: a share of a processor's cache (with 16 filters, 4 to 16 MiB
-are within 5%, 32 MiB are 15% slower)."""
+"""Of a tensor between two layers: a share of a processor's cache (2 to 8 MiB are within 7%,
+32 MiB are 15% slower)."""
 LARGE_SLAB_BYTES = 2**30
 """On a device of many cores, whose kernels need more work at a time."""
 FEWEST_PLANES = 4

@@ -31,6 +31,8 @@ class Budget:
     tasks: int = 2
     """Blocks that a worker has in hand at a time: one computes, others read and write."""
     device: str = "cpu"
+    device_bytes: int | None = None
+    """Memory of its GPU, which a forward pass must fit into too; no limit when None."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ def check_budget(
         With the numbers, and what to do.
     """
     memory = worker_memory(volume, denoiser, sizes, dtype, budget.tasks, mask=mask)
+    if budget.device_bytes is not None and memory.tile > budget.device_bytes:
+        raise PlanError(
+            f"a forward pass over a tile of {sizes.tile} needs {_gb(memory.tile)} and the "
+            f"{budget.device} has {_gb(budget.device_bytes)}: use a smaller --tile"
+        )
     if budget.memory_bytes is None or memory.total <= budget.memory_bytes:
         return
     raise PlanError(

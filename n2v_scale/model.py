@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from n2v_scale.allocator import keep_slabs
 from n2v_scale.denoiser import (
     Estimate,
     FloatArray,
@@ -142,11 +143,11 @@ class Model:
     @cached_property
     def inference(self) -> Inference:
         """The network as it is applied to tiles, on its device."""
-        from n2v_scale.devices import compute_exactly, keep_freed_memory
+        from n2v_scale.devices import compute_exactly
         from n2v_scale.nets.inference import for_inference
 
         compute_exactly()
-        keep_freed_memory()
+        keep_slabs()
         options = self.options
         return for_inference(self.network, device=options.device, precision=options.precision)
 

@@ -81,6 +81,8 @@ class Plan:
     on_nan: str
     precision: str = "float32"
     """Of the network's arithmetic."""
+    precision_error: float | None = None
+    """That this makes, over the standard deviation of the result; None when nobody measured it."""
     nodata: float | None = None
     """Cells of nothing but this value keep it."""
     foreground: Foreground | None = None
@@ -164,6 +166,7 @@ class Plan:
             "device": self.device,
             "threads": self.threads,
             "precision": self.precision,
+            "precision_error": self.precision_error,
             "on_nan": self.on_nan,
             "nodata": _number(self.nodata),
             "foreground": self._foreground(),
@@ -192,6 +195,7 @@ def _number(value: float | None) -> float | str | None:
 def plan_key(plan: dict[str, Any]) -> str:
     """The key of :meth:`Plan.to_dict`; addresses may change, contents may not."""
     content = json.loads(json.dumps(plan))
+    content.pop("precision_error", None)  # it is measured, and differs from time to time
     for part in ("input", "denoiser", "foreground"):
         if content[part]:
             del content[part]["address"]

@@ -9,7 +9,7 @@ from distributed.system import memory_limit
 
 from n2v_scale.config import PredictSettings
 from n2v_scale.cores import available_cores, split_cores
-from n2v_scale.denoiser import IDENTITY, Denoiser, Normalisation, open_denoiser
+from n2v_scale.denoiser import IDENTITY, Denoiser, Normalisation, OpenOptions, open_denoiser
 from n2v_scale.foreground import Foreground, open_foreground
 from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import normalise, remember
@@ -18,6 +18,7 @@ from n2v_scale.ledger import Ledger
 from n2v_scale.memory import Budget
 from n2v_scale.output import check_place
 from n2v_scale.plan import Plan, make_plan
+from n2v_scale.precision import Trial, choose_precision
 from n2v_scale.resume import begun_with
 from n2v_scale.sizes import storage_shapes
 from n2v_scale.statistics import normalisation_from, sample_statistics
@@ -55,9 +56,10 @@ def make_prediction_plan(
     device = _device(settings.device)
     budget = budget_for(settings, device)
     normalisation = _normalisation(denoiser, volume, settings.seed)
-    return make_plan(
+    precision = _precision(address, settings, device, normalisation, volume)
+    plan = make_plan(
         volume,
-        denoiser,
+        open_denoiser(address, OpenOptions(normalisation, device, None, precision.precision)),
         address,
         normalise(output),
         settings,
@@ -65,11 +67,12 @@ def make_prediction_plan(
         device=device,
         threads=settings.threads or max(1, available_cores() // budget.workers),
         identity=volume.identity(),
-        precision=_precision(settings),
+        precision=precision.precision,
         foreground=_foreground(settings, volume, storage),
         storage=storage,
         budget=budget,
     )
+    return replace(plan, precision_error=precision.error)
 
 
 def budget_for(settings: PredictSettings, device: str) -> Budget:
@@ -78,11 +81,31 @@ def budget_for(settings: PredictSettings, device: str) -> Budget:
     workers = settings.workers or (1 if alone else split_cores(available_cores())[0])
     memory = settings.memory or int(memory_limit() * MEMORY_SHARE) // workers
     tasks = min(MOST_TASKS, available_cores()) if alone else CPU_TASKS
-    return Budget(memory, workers, max(2, tasks), device)
+    return Budget(memory, workers, max(2, tasks), device, _device_bytes(device))
 
 
-def _precision(settings: PredictSettings) -> str:
-    return "float32" if settings.precision == "auto" else settings.precision
+def _device_bytes(device: str) -> int | None:
+    """What may be taken of the GPU here; None on a CPU, and where only the workers have one."""
+    if device != "cuda":
+        return None
+    from n2v_scale.devices import device_memory
+
+    memory = device_memory()
+    return None if memory is None else int(MEMORY_SHARE * memory)
+
+
+def _precision(
+    address: str,
+    settings: PredictSettings,
+    device: str,
+    normalisation: Normalisation | None,
+    volume: Volume,
+) -> Trial:
+    """As asked for, and then its error is not known; else the fastest that is good enough."""
+    if settings.precision != "auto":
+        return Trial(settings.precision, 0.0, None)
+    options = OpenOptions(normalisation, device, settings.threads)
+    return choose_precision(address, options, volume)
 
 
 def _foreground(

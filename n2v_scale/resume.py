@@ -69,6 +69,7 @@ def resume_plan(stored: dict[str, Any], fresh: Plan, settings: PredictSettings) 
         device=stored["device"],
         threads=stored["threads"],
         precision=stored["precision"],
+        precision_error=stored.get("precision_error"),
     )
 
 
@@ -97,6 +98,7 @@ def recorded_plan(record: dict[str, Any], store: str, storage: StorageOptions) -
         device=stored["device"],
         threads=stored["threads"],
         precision=stored["precision"],
+        precision_error=stored.get("precision_error"),
         on_nan=stored["on_nan"],
         nodata=None if stored["nodata"] is None else float(stored["nodata"]),
         storage=storage,

@@ -21,7 +21,8 @@ SHARD = 256
 SMALLEST_SHARD = 128
 """Shards are not made smaller than this to have more blocks."""
 FEWEST_BLOCKS = 8
-LARGEST_TILE = 256
+MOST_TILE_VOXELS = 2**24
+"""The halo is little beside 256³ already."""
 SMALLEST_TILE = 32
 TILE_SHARE = 0.7
 """Of what a worker may take, at most so much is for the forward pass; the rest is for blocks."""
@@ -111,6 +112,8 @@ def choose_sizes(
     def fits(sizes: Sizes) -> bool:
         limit = budget.memory_bytes
         memory = worker_memory(volume, denoiser, sizes, dtype, budget.tasks, mask=mask)
+        if budget.device_bytes is not None and memory.tile > budget.device_bytes:
+            return False
         if limit is None:
             return settings.tile is not None or memory.tile <= TILE_BYTES
         room = memory.tile <= TILE_SHARE * limit or settings.tile is not None
@@ -157,9 +160,10 @@ def _tiles(settings: PredictSettings, block: Shape, stride: Shape) -> Iterator[S
     if settings.tile is not None:
         yield as_shape([round_up(t, s) for t, s in zip(settings.tile, stride, strict=True)])
         return
-    tile = [divisor_near(b, LARGEST_TILE) for b in block]
+    tile = list(block)
     while True:
-        yield as_shape([round_up(t, s) for t, s in zip(tile, stride, strict=True)])
+        if prod(tile) <= MOST_TILE_VOXELS:
+            yield as_shape([round_up(t, s) for t, s in zip(tile, stride, strict=True)])
         axis = max(range(3), key=lambda a: tile[a])
         if tile[axis] <= SMALLEST_TILE:
             return

@@ -174,6 +174,16 @@ def test_the_budget_is_the_last_byte() -> None:
         check(needed - 1)
 
 
+def test_a_forward_pass_must_fit_into_the_gpu_too() -> None:
+    """MadeUp takes 1.5 GB for one, and 4.5 GB in all."""
+    volume = volume_of((64, 64, 64))
+    fits = Budget(10**10, device="cuda", device_bytes=1_500_000_000)
+    check_budget(volume, MadeUp(), SIZES, "uint16", fits)
+    small = replace(fits, device_bytes=1_499_999_999)
+    with pytest.raises(PlanError, match=r"needs 1.500 GB and the cuda has 1.500 GB.*--tile"):
+        check_budget(volume, MadeUp(), SIZES, "uint16", small)
+
+
 def test_a_refusal_has_the_numbers_and_the_cures() -> None:
     with pytest.raises(PlanError) as caught:
         check(4_000_000_000)

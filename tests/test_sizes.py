@@ -303,6 +303,13 @@ def test_without_a_limit_a_tile_is_as_large_as_is_usual() -> None:
     assert needed(sizes.tile) <= TILE_BYTES < needed((2 * z, y, x))
 
 
+def test_a_small_gpu_has_small_tiles() -> None:
+    much = Budget(64 * GB, device="cuda")
+    small = replace(much, device_bytes=2 * GB)
+    tiles = [choose_sizes(LARGE, Greedy(), PredictSettings(), b).tile for b in (much, small)]
+    assert Greedy().memory_bytes(tiles[0]) > 2 * GB >= Greedy().memory_bytes(tiles[1])
+
+
 def test_many_time_points_are_blocks_enough() -> None:
     """One image has too few blocks to grow them; a hundred have enough."""
     shape = (256, 512, 512)
