@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from n2v_scale.allocator import keep_slabs
+from n2v_scale.allocator import SLABS_BYTES, keep_slabs
 from n2v_scale.denoiser import (
     Estimate,
     FloatArray,
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from n2v_scale.nets.inference import Inference
 
 
-PROCESS_BYTES = 420 * 2**20
-"""Of a worker with Dask, zarr and torch, which has computed a small tile."""
+PROCESS_BYTES = 420 * 2**20 + SLABS_BYTES
+"""Of a worker with Dask, zarr and torch, which has computed a small tile and keeps its slabs."""
 MARGIN = 1.1
 """For what the allocator and the convolutions' own buffers take: 3% were seen."""
 DEVICE_PROCESS_BYTES = 3 * 2**30

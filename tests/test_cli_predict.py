@@ -137,7 +137,7 @@ def test_plan_refuses_what_does_not_fit(run: Run, volume: Path, tiny_model: Path
     said = run("plan", volume, tiny_model, "--memory", "100MB")
     assert (said.code, said.out) == (1, "")
     assert said.err.startswith("error: block ")
-    assert "a worker has 0.10 GB" in said.err
+    assert "a worker has 0.100 GB" in said.err
 
 
 def test_plan_takes_the_memory_that_it_is_told(run: Run, volume: Path, tiny_model: Path) -> None:
