@@ -53,7 +53,7 @@ def main() -> None:
         num_workers=0,
         trainer_params={"accelerator": "cpu", "devices": 1},
         model_params={"depth": 2, "num_channels_init": 32},
-        seed=0,
+        seed=1,
     )
     result = {}
     with tempfile.TemporaryDirectory() as folder:

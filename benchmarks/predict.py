@@ -64,16 +64,19 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--net", default="filter-unet", choices=["filter-unet", "unet"])
     parser.add_argument("--memory", default=None, help="of one worker")
+    parser.add_argument("--only", choices=["speed", "halo", "peer"], help="one part of it")
     parser.add_argument("--peer", type=Path, help="folder of CAREamics's environment; made")
-    parser.add_argument("--peer-steps", type=int, default=300)
+    parser.add_argument("--peer-steps", type=int, default=60)
     parser.add_argument("--peer-shape", type=ints, default=(64, 256, 256))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="n2v-scale-") as folder:
-        found["end_to_end"] = end_to_end(Path(folder), options)
-        found["halo"] = halo_overheads(Path(folder))
-        if options.peer:
+        if options.only in (None, "speed"):
+            found["end_to_end"] = end_to_end(Path(folder), options)
+        if options.only in (None, "halo"):
+            found["halo"] = halo_overheads(Path(folder))
+        if options.peer and options.only in (None, "peer"):
             found["careamics"] = against_careamics(Path(folder), options)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
@@ -86,7 +89,7 @@ def ints(text: str) -> tuple[int, ...]:
 
 def model_of(volume: Path, folder: Path, net: str, steps: int = 2) -> Path:
     """A model trained for a few steps: its speed does not depend on what it learned."""
-    path = folder / f"{net}-{steps}.n2v"
+    path = folder / f"{volume.stem}-{net}-{steps}.n2v"
     if not path.exists():
         train(volume, path, net=net, steps=steps)
     return path
@@ -160,8 +163,10 @@ def halo_overheads(folder: Path) -> dict[str, dict[str, float]]:
     )
     rows = {}
     print("\nhalo, 1 TB of uint16 (2048 x 16384 x 16384), 8 workers")
+    small = folder / "small.zarr"
+    write_zarr(np.random.default_rng(0).poisson(100, (64, 64, 64)).astype(np.uint16), small)
     for net in ("filter-unet", "unet"):
-        model = model_of(folder / "volume.zarr", folder, net)
+        model = model_of(small, folder, net)
         for memory in ("4GB", "16GB", "64GB"):
             rows[f"{net} {memory}"] = row = halo_row(path, model, folder, memory)
             text = "  ".join(f"{name} {value}" for name, value in row.items())

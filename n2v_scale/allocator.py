@@ -17,8 +17,16 @@ SLAB_BYTES = 32 * 2**20
 SLABS_BYTES = 2**26
 
 
+ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": 1,
+    "MALLOC_MMAP_THRESHOLD_": SLAB_BYTES,
+    "MALLOC_TRIM_THRESHOLD_": SLABS_BYTES,
+}
+"""For a process that is yet to start: one heap for all threads, as theirs are returned sooner."""
+
+
 def keep_slabs() -> None:
-    """Call it early: threads that have begun have heaps of their own, which are returned more."""
+    """In a process that runs already, for the threads that are yet to begin."""
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt

@@ -14,6 +14,8 @@ from distributed import Client, LocalCluster
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
+from n2v_scale.allocator import ENVIRONMENT
+
 LOOPBACK = "127.0.0.1"
 
 
@@ -47,7 +49,7 @@ def thread_client(threads: int) -> Iterator[Client]:
 
 @contextmanager
 def _client(**options: Any) -> Iterator[Client]:
-    with _quiet():
+    with _configured():
         with uninterrupted():
             cluster = LocalCluster(
                 **options,
@@ -85,10 +87,14 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings about blocks that take long or memory that torch keeps: both are normal here."""
+def _configured() -> Iterator[None]:
+    """How workers start; no warnings about long blocks or memory that torch keeps: both are normal
+    here.
+    """
+    usual: dict[str, Any] = dask.config.get("distributed.nanny.pre-spawn-environ")
     with dask.config.set(
         {
+            "distributed.nanny.pre-spawn-environ": usual | ENVIRONMENT,
             "distributed.admin.tick.limit": "60s",
             "distributed.worker.memory.spill": False,
             "distributed.worker.memory.target": False,
