@@ -55,14 +55,13 @@ class Sleeper(Identity):
 
 
 def write_volume(path: Path, blocks: int) -> None:
-    """Noise, one chunk a block and 1024 chunks a shard."""
+    """Noise, a chunk for 4 x 4 blocks."""
     layers = -(-blocks // SIDE**2)
     plane = SIDE * EDGE
     array = zarr.create_array(
         str(path),
         shape=(layers * EDGE, plane, plane),
-        shards=(EDGE, plane, plane),
-        chunks=(EDGE,) * 3,
+        chunks=(EDGE, 4 * EDGE, 4 * EDGE),
         dtype="uint16",
         compressors=None,
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -521,6 +524,29 @@ def test_a_block_computed_again_writes_the_same_bytes(tmp_path: Path, tiny_model
         states.append({f: f.read_bytes() for f in files if f.is_file()})
     assert states[0] == states[1]
     assert done(plan) == [0, 1]
+
+
+def test_one_thread_computes_for_all_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one tile at a time, however many blocks a worker has in hand."""
+    volume = write_plain(tmp_path / "v.zarr", image_of((12, 8, 8)))
+    plan = plan_for(volume, Identity(), store=str(tmp_path / "o.zarr"), block=(2, 8, 8))
+    begin(plan)
+    seen: list[int] = []
+    here: list[int] = []
+
+    def watched(*args: Any, **options: Any) -> Any:
+        here.append(1)
+        assert len(here) == 1
+        seen.append(threading.get_ident())
+        time.sleep(0.01)
+        here.pop()
+        return denoise_tiles(*args, **options)
+
+    monkeypatch.setattr(blocks_module, "denoise_tiles", watched)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda block: predict_block(plan, block), plan.iterate()))
+    assert len(seen) == plan.blocks == 6
+    assert len(set(seen)) == 1
 
 
 def test_only_missing_blocks_are_computed(tmp_path: Path, client: Client) -> None:

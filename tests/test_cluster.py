@@ -13,6 +13,7 @@ import pytest
 from distributed import Client, get_client
 from distributed.comm import connect
 
+from n2v_scale.allocator import ENVIRONMENT
 from n2v_scale.cluster import local_client, thread_client
 
 
@@ -86,6 +87,19 @@ def test_a_client_without_a_certificate_is_turned_away(processes: Client) -> Non
 
 def test_workers_are_single_threaded(processes: Client) -> None:
     assert list(processes.nthreads().values()) == [1]
+
+
+def test_workers_keep_the_memory_of_a_slab(processes: Client) -> None:
+    """Dask's own threshold would give each back to the system, which clears it again."""
+    (found,) = processes.run(environment_of_worker).values()
+    assert {name: found[name] for name in ENVIRONMENT} == {
+        k: str(v) for k, v in ENVIRONMENT.items()
+    }
+    assert found["OMP_NUM_THREADS"] == "1"  # Dask's other settings stay; a plan sets the threads
+
+
+def environment_of_worker() -> dict[str, str]:
+    return dict(os.environ)
 
 
 def test_threads_listen_on_the_loopback_alone(before: set[tuple[str, int]]) -> None:
