@@ -103,6 +103,7 @@ def _configured() -> Iterator[None]:
             # Nothing that grows with the number of tasks.
             "distributed.worker.profile.enabled": False,
             "distributed.admin.log-length": 1000,
+            "distributed.admin.low-level-log-length": 1000,
             "distributed.scheduler.dashboard.tasks.task-stream-length": 1000,
         }
     ):

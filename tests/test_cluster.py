@@ -98,6 +98,16 @@ def test_workers_keep_the_memory_of_a_slab(processes: Client) -> None:
     assert found["OMP_NUM_THREADS"] == "1"  # Dask's other settings stay; a plan sets the threads
 
 
+def test_nothing_is_logged_of_every_task(processes: Client) -> None:
+    """Dask keeps 100,000 transitions, half a kilobyte each, in the scheduler and in each worker."""
+    assert (
+        processes.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_log.maxlen)
+        == 1000
+    )
+    (found,) = processes.run(lambda dask_worker: dask_worker.state.log.maxlen).values()
+    assert found == 1000
+
+
 def environment_of_worker() -> dict[str, str]:
     return dict(os.environ)
 
