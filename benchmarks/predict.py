@@ -6,7 +6,7 @@
 
 End to end: the useful voxels a second of a whole `predict`, and of its blocks alone (without
 starting and stopping the workers), over those of the network by itself, with the same tiles in
-memory, in as many processes at a time as there were workers.
+memory, each once, in as many processes at a time as there were workers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,6 @@ from n2v_scale.plan import Plan, make_plan
 from n2v_scale.prediction import budget_for
 from n2v_scale.simulate import simulate_light_sheet
 
-BARE_S = 30.0
-"""How long the bare network is run."""
 PEER = ("torch==2.13.0", "torchvision==0.28.0", "careamics==0.3.5")
 PEER_TILE = (64, 128, 128)
 """Of both, for the seams; for the speed we take what the plan says."""
@@ -62,7 +59,7 @@ PEER_NEEDS = (
 def main() -> None:
     """Measure, print, and write JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", type=ints, default=(256, 512, 1024))
+    parser.add_argument("--shape", type=ints, default=(512, 512, 1024))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--net", default="filter-unet", choices=["filter-unet", "unet"])
     parser.add_argument("--memory", default=None, help="of one worker")
@@ -108,10 +105,11 @@ def end_to_end(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     plan = plan_prediction(volume, model, folder / "out.zarr", **settings)
     events = folder / "events.jsonl"
     workers = min(plan.blocks, budget_for(PredictSettings(**settings), plan.device).workers)
-    before = bare_speed(plan, workers)
+    before = bare_seconds(plan, workers, 0)
     summary = predict(volume, model, folder / "out.zarr", events=events, **settings)
     between = block_seconds(events)
-    bare = (before + bare_speed(plan, workers)) / 2  # other things may run on this machine
+    # Half of the tiles before and half after: other things may run on this machine.
+    bare = summary.voxels / (before + bare_seconds(plan, workers, 1))
     whole, blocks = summary.voxels / summary.seconds, summary.voxels / between
     print(f"end to end, {options.net}, {options.device}, tile {plan.tile}, block {plan.block}")
     print(f"  bare network, {workers} processes {bare / 1e6:10.3f} Mvoxel/s")
@@ -119,6 +117,7 @@ def end_to_end(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     print(f"  the whole command          {whole / 1e6:10.3f} Mvoxel/s   ratio {whole / bare:.3f}")
     parts = {"read": summary.read_s, "compute": summary.compute_s, "write": summary.write_s}
     busy = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
+    print(f"  computing {parts['compute'] / (workers * between):.1%} of the time of the blocks")
     print(f"  of {summary.workers} workers for {summary.seconds:.1f} s: {busy}", flush=True)
     return {"bare": bare, "blocks": blocks, "whole": whole, **summary.to_dict()}
 
@@ -131,29 +130,27 @@ def block_seconds(events: Path) -> float:
     return max(e["time"] for e in done) - min(e["time"] - sum(e[p] for p in parts) for e in done)
 
 
-def bare_speed(plan: Plan, processes: int) -> float:
-    """Useful voxels a second of forward passes alone, in so many processes at a time."""
+def bare_seconds(plan: Plan, processes: int, half: int) -> float:
+    """How long forward passes alone take for every other tile, in so many processes at a time."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes) as pool:
-        return sum(pool.map(bare_process, [plan] * processes))
+        parts = [(plan, half + 2 * k, 2 * processes) for k in range(processes)]
+        return sum(pool.starmap(bare_process, parts)) / processes
 
 
-def bare_process(plan: Plan) -> float:
-    """Useful voxels a second of one process that denoises the plan's tiles again and again."""
+def bare_process(plan: Plan, first: int, step: int) -> float:
+    """Seconds that one process takes for its share of the plan's tiles, once it is warm."""
     keep_slabs()
     denoiser = open_denoiser(plan.denoiser, plan.open_options)
-    tiles = [tile for block in plan.iterate() for tile in plan.tiles(block)][:4]
+    tiles = [tile for block in plan.iterate() for tile in plan.tiles(block)][first::step]
     rng = np.random.default_rng(0)
-    data = [rng.normal(100, 10, tile.data.shape).astype(np.float32) for tile in tiles]
-    regions = [Region(0, 0, tile.core, plan.shape) for tile in tiles]
-    denoiser.denoise(data[0], regions[0])
-    started, useful = time.perf_counter(), 0
-    for values, region in cycle(list(zip(data, regions, strict=True))):
-        denoiser.denoise(values, region)
-        useful += region.core.size
-        if time.perf_counter() - started > BARE_S:
-            break
-    return useful / (time.perf_counter() - started)
+    data = {t.data.shape: rng.normal(100, 10, t.data.shape).astype(np.float32) for t in tiles}
+    small = denoiser.stride
+    denoiser.denoise(np.zeros(small, np.float32), Region(0, 0, Box.whole(small), small))
+    started = time.perf_counter()
+    for tile in tiles:
+        denoiser.denoise(data[tile.data.shape], Region(0, 0, tile.core, plan.shape))
+    return time.perf_counter() - started
 
 
 def halo_overheads(folder: Path) -> dict[str, dict[str, float]]:

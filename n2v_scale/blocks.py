@@ -109,6 +109,8 @@ def predict_block(plan: Plan, block: Block) -> BlockReport:
     """
     remember(plan.output.store, plan.storage)
     clock = _Clock()
+    # A process's first block reads while torch and the weights are loaded; an error comes below.
+    _computing.submit(opened, plan.denoiser, plan.open_options, plan.denoiser_key)
     box = plan.read_box(block)
     values = plan.volume.read(block.t, block.c, box)
     cells = classify_cells(plan, block, values, box)

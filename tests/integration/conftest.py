@@ -179,8 +179,10 @@ class Command:
 
     def stop(self, number: int, *, group: bool = False) -> CompletedProcess[str]:
         """Send the driver a signal, or all processes as Ctrl-C does; all of them end."""
+        self.process.send_signal(signal.SIGSTOP)  # or it is done before its workers are counted
         workers = self.workers()
         os.killpg(self.process.pid, number) if group else self.process.send_signal(number)
+        self.process.send_signal(signal.SIGCONT)
         ended = self.end()
         _wait_until(lambda: not any(map(_is_worker, workers)), "the end of the workers")
         return ended

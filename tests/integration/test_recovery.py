@@ -12,7 +12,7 @@ from typing import Any
 from n2v_scale.progress import NoProgress
 
 BLOCKS = 40
-A_PART = 10
+A_PART = 5
 
 
 class Listener(NoProgress):
