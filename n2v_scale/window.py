@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Generic, TypeVar
 
+from dask.utils import key_split
 from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
@@ -38,6 +40,9 @@ STREAK_OF_INPUT = 256
 """The same of input that cannot be read: a damaged file costs many blocks beside one another."""
 MOST_PUT_OFF = 64
 ASK_EVERY_S = 2.0
+FORGET_EVERY = 1024
+"""Tasks, in this process."""
+_tasks = count(1)
 GONE = (OSError, CancelledError, FutureCancelled)
 LOST = (
     "the Dask scheduler is lost. Finished blocks are kept: the same command goes on with what is "
@@ -64,10 +69,17 @@ class _Try(Generic[Item]):
 
 def _attempt(function: Callable[[Item], Any], item: Item) -> Outcome[Item]:
     """The task: an exception is a result, so that no worker logs a traceback of its own."""
+    _forget_names()
     try:
         return Outcome(item, result=function(item))
     except Exception as error:  # whatever it is, the others go on
         return Outcome(item, error=_sendable(error))
+
+
+def _forget_names() -> None:
+    """Now and then: Dask keeps the names of the last 100,000 tasks, a third of a kilobyte each."""
+    if next(_tasks) % FORGET_EVERY == 0:
+        key_split.cache_clear()
 
 
 def _sendable(error: Exception) -> Exception:
@@ -149,8 +161,8 @@ def run_window(
     open_tries: dict[Future[Any], _Try[Item]] = {}
     running = as_completed(loop=client.loop)
 
-    def submit(count: int) -> None:
-        for _ in range(count):
+    def submit(wanted: int) -> None:
+        for _ in range(wanted):
             attempt = queue.next()
             if attempt is None:
                 return
@@ -166,6 +178,7 @@ def run_window(
         for future in running:
             attempt = open_tries.pop(future)
             first.discard(future)
+            _forget_names()
             outcome = _outcome(client, future, attempt)
             future.release()
             health.count(outcome, first_is_over=not first, window=crew.window)
