@@ -1,6 +1,6 @@
 """CAREamics on one volume: train, predict in tiles and whole, and say how fast and how well.
 
-Run by predict.py in an environment of its own; prints one line of JSON.
+Run by predict.py and train.py in an environment of its own; prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import json
 import resource
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -35,23 +36,25 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("noisy", help=".npy, (z, y, x), float32")
     parser.add_argument("out", help="folder for tiled.npy and whole.npy")
-    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--minutes", type=float, help="train for so long instead")
     parser.add_argument("--tile", type=int, nargs=3, default=[64, 128, 128])
     parser.add_argument("--overlap", type=int, nargs=3, default=[0, 48, 48])
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     noisy = np.load(options.noisy)
+    limit = {} if options.steps else {"max_time": timedelta(minutes=options.minutes)}
     config = create_advanced_n2v_config(
         experiment_name="peer",
         data_type="array",
         axes="ZYX",
         patch_size=[16, 64, 64],
         batch_size=2,
-        num_epochs=1,
+        num_epochs=1 if options.steps else 10_000,
         num_steps=options.steps,
         num_workers=0,
-        trainer_params={"accelerator": "cpu", "devices": 1},
+        trainer_params={"accelerator": "cpu", "devices": 1} | limit,
         model_params={"depth": 2, "num_channels_init": 32},
         seed=1,
     )
@@ -61,10 +64,11 @@ def main() -> None:
         started = cpu_seconds()
         peer.train(train_data=noisy)
         result["train_cpu_s"] = cpu_seconds() - started
+        result["voxels"] = peer.trainer.global_step * 2 * 16 * 64 * 64
         for name, tile, overlap in (
             ("tiled", options.tile, options.overlap),
             ("whole", list(noisy.shape), [0, 0, 0]),
-        ):
+        )[: 2 if options.steps else 1]:
             started = cpu_seconds()
             predicted, _ = peer.predict(
                 noisy,

@@ -15,8 +15,6 @@ import argparse
 import json
 import multiprocessing
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from peer import run_peer
 
 from n2v_scale.allocator import keep_slabs
 from n2v_scale.api import open_volume, plan_prediction, predict, train
@@ -36,24 +35,8 @@ from n2v_scale.plan import Plan, make_plan
 from n2v_scale.prediction import budget_for
 from n2v_scale.simulate import simulate_light_sheet
 
-PEER = ("torch==2.13.0", "torchvision==0.28.0", "careamics==0.3.5")
 PEER_TILE = (64, 128, 128)
 """Of both, for the seams; for the speed we take what the plan says."""
-PEER_NEEDS = (
-    "bioimageio-core>=0.9.0,<=0.11.0",
-    "lightning<=2.6.1",
-    "matplotlib",
-    "microssim<=0.0.5",
-    "numpy<=2.4.6",
-    "pillow",
-    "psutil",
-    "pydantic<=2.14.1",
-    "pyyaml",
-    "scikit-image",
-    "tifffile",
-    "torchmetrics<1.9.0",
-    "zarr<4",
-)
 
 
 def main() -> None:
@@ -210,8 +193,8 @@ def against_careamics(folder: Path, options: argparse.Namespace) -> dict[str, An
     truth = simulated.clean
     np.save(folder / "noisy.npy", simulated.noisy.astype(np.float32))
     peer_dir = folder / "peer"
-    peer_dir.mkdir()
-    peer = run_peer(options, folder, peer_dir)
+    steps = str(options.peer_steps)
+    peer = run_peer(options.peer, folder / "noisy.npy", peer_dir, "--steps", steps)
     span = float(np.percentile(truth, 99.9) - truth.min())
     rows = {"CAREamics 0.3.5": peer_row(peer, peer_dir, truth, span)}
     volume = folder / "peer_volume.zarr"
@@ -227,22 +210,6 @@ def against_careamics(folder: Path, options: argparse.Namespace) -> dict[str, An
             f"PSNR {row['psnr']:6.2f}  tiled - whole: {row['seam']:.1e} of the std"
         )
     return rows
-
-
-def run_peer(options: argparse.Namespace, folder: Path, out: Path) -> dict[str, float]:
-    """CAREamics in its own environment, which is made if it is not there."""
-    python = options.peer / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", options.peer], check=True)
-        pip = [python, "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, PEER[0]], check=True)
-        subprocess.run([*pip, "--no-deps", *PEER[1:]], check=True)
-        subprocess.run([*pip, *PEER[:2], *PEER_NEEDS], check=True)
-    script = Path(__file__).with_name("careamics_run.py")
-    command = [python, script, folder / "noisy.npy", out, "--steps", str(options.peer_steps)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
 
 
 def peer_row(peer: dict[str, float], out: Path, truth: np.ndarray, span: float) -> dict[str, float]:

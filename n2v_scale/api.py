@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from distributed import Client
 
 from n2v_scale.config import OutputSettings, PredictSettings, TrainSettings, read_settings
 from n2v_scale.costs import Forecast, forecast_plan
+from n2v_scale.errors import InputError
 from n2v_scale.evaluation import Evaluation, evaluate_volumes
 from n2v_scale.events import events_to
 from n2v_scale.execution import Summary, run_plan
@@ -30,7 +31,7 @@ VolumeLike = Address | Volume
 
 
 def train(
-    volume: VolumeLike,
+    volume: VolumeLike | Sequence[VolumeLike],
     output: Address,
     *,
     config: Address | None = None,
@@ -39,25 +40,31 @@ def train(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Model:
-    """Train a denoiser on one noisy volume and write it as a model folder.
+    """Train a denoiser on noisy volumes and write it as a model folder.
 
-    Nothing needs to be set: network, patches and schedule follow from the volume.
+    Nothing needs to be set: network, patches and schedule follow from the volume. The same call,
+    run again, goes on where an interrupted one has stopped; on a finished model it does nothing.
 
     Parameters
     ----------
     volume
         An address, or what :func:`open_volume` returns (with channels, time points or a level
-        selected). Time points and channels share one network; each channel has a normalisation of
-        its own.
+        selected), or several of these. Volumes, time points and channels share one network; each
+        channel of each volume has a normalisation of its own.
     output
-        The folder to write; it must not exist, unless ``overwrite``.
+        The folder to write. Checkpoints lie beside it, in ``<output>.training``, until it is
+        finished.
+    overwrite
+        Whether to begin afresh, whatever is there.
     config
         A TOML file with settings; ``settings`` override it.
     client
         A Dask client whose workers read the patches; threads of this process when None.
     settings
-        Fields of :class:`n2v_scale.config.TrainSettings`, such as ``steps``, ``minutes``,
-        ``patch``, ``batch``, ``net``, ``seed``, ``device``.
+        Fields of :class:`n2v_scale.config.TrainSettings`, such as ``preset``, ``steps``,
+        ``minutes``, ``patch``, ``batch``, ``net``, ``init``, ``foreground``, ``devices``, ``seed``.
+        With ``devices`` above 1 it starts processes: call it from within
+        ``if __name__ == "__main__":`` in a script.
 
     Returns
     -------
@@ -68,11 +75,17 @@ def train(
     ------
     InputError, ConfigError, OutputError, TrainingError
         Each says what was seen and what to do.
+    KeyboardInterrupt
+        At SIGTERM and Ctrl-C, once the state is kept. At SIGUSR1 it is kept as well, and training
+        goes on.
     """
     from n2v_scale.training import train_model
 
+    volumes = [volume] if isinstance(volume, str | PathLike | Volume) else list(volume)
+    if not volumes:
+        raise InputError("no volume to train on was given")
     return train_model(
-        _volume(volume),
+        [_volume(v) for v in volumes],
         Path(normalise(output)),
         read_settings(TrainSettings, config, **settings),
         overwrite=overwrite,

@@ -5,27 +5,34 @@ Pure decisions; every value can be overridden by a setting, and all are recorded
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log2, prod, sqrt
 
 from n2v_scale.config import TrainSettings
 from n2v_scale.errors import ConfigError, InputError
 from n2v_scale.geometry import Shape, as_shape, round_down
-from n2v_scale.nets import NetworkConfig
-from n2v_scale.nets.filter_unet import FilterUNetConfig
-from n2v_scale.nets.unet import UNetConfig
+from n2v_scale.io.volume import Volume
+from n2v_scale.network_config import FilterUNetConfig, NetworkConfig, UNetConfig
 
 PATCH_VOXELS = 2**16
 DEEPEST_PATCH = 32
 """Along Z. A mouse brain had 30.5 dB after three minutes with 16 x 64 x 64, and 31.6 with 32 x 48
 x 48 (one run each); a simulated volume with coarse Z hardly differed (31.24, 31.31)."""
+MOST_DIFFERENT = 2.0
+"""Between the anisotropies of volumes that share a network."""
 FEWEST_PATCHES = 2
 """A step. One large patch takes twice as long as two half as large: with few channels, torch's
 fast convolutions on a CPU need batch x channels x Z x Y above 20,480."""
 THINNEST_POOLED = 8
 """An axis is not pooled below this extent."""
 SMALLEST_PLANE = 16
-DEFAULT_STEPS = 1500
+MOST_PATCHES = 16
+"""A step on a GPU."""
+GPU_SHARE = 0.5
+"""Of a GPU's memory, for a batch."""
+TENSORS_A_VOXEL = 14
+"""Float32 feature maps of the full resolution that a training step holds, all levels together."""
 DEFAULT_FILTERS = {"filter-unet": 16, "unet": 32}
 
 
@@ -40,12 +47,39 @@ class Design:
     radius: Shape
     turns: bool
     """Whether 90° turns in the plane are a symmetry: square voxels and patches."""
+    reasons: tuple[str, ...] = ()
+    """Why, a sentence each."""
+
+
+def common_shape(volumes: Sequence[Volume]) -> tuple[Shape, tuple[float, float, float]]:
+    """The extent that fits in every volume, and their voxel size.
+
+    Raises
+    ------
+    InputError
+        When the voxels of one are twice as anisotropic as those of another.
+    """
+    first = volumes[0]
+    for other in volumes[1:]:
+        ratio = _anisotropy(other.voxel_size) / _anisotropy(first.voxel_size)
+        if not 1 / MOST_DIFFERENT < ratio < MOST_DIFFERENT:
+            raise InputError(
+                f"{first.address} has voxels of {first.voxel_size} (z, y, x) and {other.address} "
+                f"of {other.voxel_size}: one network learns one anisotropy; train one model each"
+            )
+    shape = [min(extents) for extents in zip(*(v.spatial_shape for v in volumes), strict=True)]
+    return as_shape(shape), first.voxel_size
 
 
 def design_for(
-    settings: TrainSettings, shape: Shape, voxel_size: tuple[float, float, float]
+    settings: TrainSettings,
+    shape: Shape,
+    voxel_size: tuple[float, float, float],
+    device_bytes: int | None = None,
 ) -> Design:
     """Network and patch for a volume of ``shape`` (z, y, x) and ``voxel_size``.
+
+    ``device_bytes`` is the memory of the GPU that trains; None on a CPU.
 
     Raises
     ------
@@ -59,7 +93,7 @@ def design_for(
             f"the volume is {shape} (z, y, x): Y and X need at least {SMALLEST_PLANE} voxels "
             "to train on"
         )
-    anisotropy = max(1.0, voxel_size[0] / min(voxel_size[1:]))
+    anisotropy = _anisotropy(voxel_size)
     pooled = _pooled(settings, shape, anisotropy)
     unet = UNetConfig(
         in_channels=2 if settings.net == "filter-unet" else 1,
@@ -77,15 +111,73 @@ def design_for(
             f"patch {patch} is smaller than {window}, the neighbourhood that a voxel is predicted "
             "from: pass a larger --patch"
         )
-    same = abs(voxel_size[1] - voxel_size[2]) <= 1e-3 * voxel_size[1]
+    batch = settings.batch or _batch(patch, unet.filters, device_bytes)
+    turns = square(voxel_size) and patch[1] == patch[2]
     return Design(
         settings.net,
         config,
         patch,
-        settings.batch or max(FEWEST_PATCHES, round(FEWEST_PATCHES * PATCH_VOXELS / prod(patch))),
+        batch,
         settings.radius or as_shape([min(2, n - 1) if n > 1 else 1 for n in shape]),
-        turns=same and patch[1] == patch[2],
+        turns,
+        _reasons(settings, shape, anisotropy, unet, patch, batch, device_bytes),
     )
+
+
+def square(voxel_size: tuple[float, float, float]) -> bool:
+    """Whether voxels are as long along Y as along X."""
+    return abs(voxel_size[1] - voxel_size[2]) <= 1e-3 * voxel_size[1]
+
+
+def _anisotropy(voxel_size: tuple[float, float, float]) -> float:
+    """How much longer a voxel is along Z; at least 1."""
+    return max(1.0, voxel_size[0] / min(voxel_size[1:]))
+
+
+def _batch(patch: Shape, filters: int, device_bytes: int | None) -> int:
+    """Patches a step: the fewest that fill a CPU, as many as fit and help on a GPU."""
+    fewest = max(FEWEST_PATCHES, round(FEWEST_PATCHES * PATCH_VOXELS / prod(patch)))
+    if device_bytes is None:
+        return fewest
+    fit = GPU_SHARE * device_bytes / (prod(patch) * filters * TENSORS_A_VOXEL * 4)
+    return max(1, min(int(fit), fewest * MOST_PATCHES // FEWEST_PATCHES))
+
+
+def _reasons(
+    settings: TrainSettings,
+    shape: Shape,
+    anisotropy: float,
+    unet: UNetConfig,
+    patch: Shape,
+    batch: int,
+    device_bytes: int | None,
+) -> tuple[str, ...]:
+    """What was chosen and why; a setting needs no reason."""
+    reasons = []
+    poolings = f"poolings (z, y, x) {unet.pooled}"
+    if unet.pooled[0] < unet.pooled[1] and anisotropy > 1:
+        reasons.append(f"{poolings}: voxels are {anisotropy:.3g} times as long along Z")
+    elif min(unet.pooled) < unet.depth:
+        reasons.append(f"{poolings}: no axis below {THINNEST_POOLED} voxels, of {shape}")
+    else:
+        reasons.append(f"{poolings}: voxels are about as long along every axis")
+    if settings.patch is None:
+        reasons.append(
+            f"patch {patch}: about {PATCH_VOXELS:,} voxels, at most {DEEPEST_PATCH} along Z, "
+            "multiples of the pooling"
+        )
+    if settings.batch is None:
+        where = "a CPU" if device_bytes is None else f"a GPU of {device_bytes / 1e9:.0f} GB"
+        reasons.append(f"batch {batch}: for {where}")
+    if settings.filters is None:
+        reasons.append(f"{unet.filters} channels at full resolution: the default of {settings.net}")
+    if settings.minutes is None:
+        steps = settings.resolved().steps
+        reasons.append(
+            f"{steps} steps: "
+            + (f"preset {settings.preset}" if settings.steps is None else "as asked for")
+        )
+    return tuple(reasons)
 
 
 def _depth(settings: TrainSettings) -> int:
@@ -110,7 +202,7 @@ def _odd(kernel: Shape | None) -> Shape | None:
 
 def _patch(settings: TrainSettings, shape: Shape, stride: Shape) -> Shape:
     if settings.patch is not None:
-        return _checked_patch(settings.patch, shape, stride)
+        return checked_patch(settings.patch, shape, stride)
     z = min(shape[0], DEEPEST_PATCH)
     z = max(stride[0], round_down(z, stride[0]))
     side = 16 * round(sqrt(PATCH_VOXELS / z) / 16)
@@ -120,7 +212,8 @@ def _patch(settings: TrainSettings, shape: Shape, stride: Shape) -> Shape:
     return as_shape([z, *plane])
 
 
-def _checked_patch(patch: Shape, shape: Shape, stride: Shape) -> Shape:
+def checked_patch(patch: Shape, shape: Shape, stride: Shape) -> Shape:
+    """``patch``, if it fits the volume and the network."""
     if any(p % s for p, s in zip(patch, stride, strict=True)):
         raise ConfigError(
             f"patch {patch} is not a multiple of the network's stride {stride}: "

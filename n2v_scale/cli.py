@@ -20,6 +20,7 @@ import click
 
 from n2v_scale._version import __version__
 from n2v_scale.cli_predict import plan, predict, pyramid, verify
+from n2v_scale.cli_train import train
 from n2v_scale.errors import IncompleteError, N2VScaleError
 from n2v_scale.options import (
     FloatTriple,
@@ -33,11 +34,6 @@ from n2v_scale.options import (
 from n2v_scale.shell import say_written, show_progress, volume_of
 
 INTERRUPTED = 130
-TRAIN_HELP = {
-    "steps": "Optimisation steps. Default: chosen so that a good model comes out.",
-    "minutes": "Train for so long instead of a number of steps.",
-    "net": "filter-unet: a fitted linear filter that a small U-Net corrects; unet: the field's.",
-}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -85,76 +81,34 @@ def import_command(source: str, output: str, voxel_size: Any, **options: Any) ->
 @click.argument("volume")
 @selection
 @remote
+@click.option("--sample", is_flag=True, help="Read a sample: normalisation, noise, emptiness.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(volume: str, as_json: bool, **options: Any) -> None:
+def info(volume: str, sample: bool, as_json: bool, **options: Any) -> None:
     """Show what a volume is: axes, shape, voxel type and size, levels, storage.
+
+    Says how it would be trained on, and why. With --sample, a stratified sample is read: mean and
+    spread with 95% confidence, percentiles, saturation, empty space, and the camera's noise.
 
     \b
     Example:
       n2v-scale info volume.zarr
+      n2v-scale info volume.zarr --sample
     """
-    from n2v_scale.information import information_text
+    from n2v_scale.information import information_text, survey_of, survey_text, training_reasons
 
     opened = volume_of(volume, options, any_dtype=True)
-    click.echo(json.dumps(opened.describe(), indent=2) if as_json else information_text(opened))
-
-
-@cli.command()
-@click.argument("volume")
-@click.option("-o", "--output", required=True, metavar="MODEL", help="Folder to write.")
-@click.option("--method", type=click.Choice(["n2v"]), help="How to train. [default: n2v]")
-@click.option("--net", type=click.Choice(["filter-unet", "unet"]), help=TRAIN_HELP["net"])
-@click.option("--steps", type=click.IntRange(1), help=TRAIN_HELP["steps"])
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help=TRAIN_HELP["minutes"])
-@click.option("--patch", type=IntTriple(), help="Voxels of a training sample.")
-@click.option("--batch", type=click.IntRange(1), help="Patches a step.")
-@click.option("--depth", type=click.IntRange(0, 6), help="Poolings of the U-Net. [default: 2]")
-@click.option("--filters", type=click.IntRange(1), help="Channels at full resolution.")
-@click.option("--kernel", type=IntTriple(), help="Convolution sizes; odd. Default: 3.")
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(0, min_open=True),
-    help="At the start. [default: 0.001]",
-)
-@click.option("--voxels-per-site", type=click.IntRange(2), help="One voxel in so many is hidden.")
-@click.option("--seed", type=click.IntRange(0), help="Of everything random. [default: 0]")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    help="Where to compute. [default: auto]",
-)
-@click.option(
-    "--on-nan",
-    type=click.Choice(["error", "fill"]),
-    help="NaN and infinity: stop, or leave out. [default: error]",
-)
-@click.option("--threads", type=click.IntRange(1), help="Torch threads. Default: from the cores.")
-@click.option("--config", type=click.Path(), help="TOML file with these options.")
-@click.option("--overwrite", is_flag=True, help="Replace a model that exists.")
-@selection
-@remote
-def train(volume: str, output: str, **options: Any) -> None:
-    """Train a 3D Noise2Void model on a noisy volume.
-
-    No option is needed: network, patches and schedule follow from the volume.
-
-    \b
-    Example:
-      n2v-scale train volume.zarr -o model.n2v
-      n2v-scale train volume.zarr -o model.n2v --minutes 20 --channel 0
-    """
-    from n2v_scale.api import train as train_volume
-
-    opened = volume_of(volume, options)
-    options.pop("storage_options")
-    model = train_volume(opened, output, progress=show_progress(), **given(**options))
-    card = model.card
-    held_out = [row["held_out"] for row in card.history if "held_out" in row]
-    loss = f"; held-out loss {held_out[0]:.4f} -> {min(held_out):.4f}" if held_out else ""
-    click.echo(
-        f"{output}: {card.method}, {card.network} of {card.parameters:,} parameters, "
-        f"{card.training['steps_done']} steps{loss}"
-    )
+    survey = survey_of(opened) if sample else None
+    reasons = training_reasons(opened)
+    if as_json:
+        found = opened.describe() | {"training": reasons}
+        if survey is not None:
+            found["sample"] = [channel.to_dict() for channel in survey.channels]
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(information_text(opened))
+    click.echo("\n".join(["training", *(f"  {reason}" for reason in reasons)]))
+    if survey is not None:
+        click.echo(survey_text(survey))
 
 
 @cli.command()
@@ -245,7 +199,7 @@ def demo(folder: str, minutes: float, shape: tuple[int, int, int], seed: int) ->
     click.echo(result.text())
 
 
-for command in (plan, predict, verify, pyramid):
+for command in (train, plan, predict, verify, pyramid):
     cli.add_command(command)
 
 
@@ -277,7 +231,7 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 
 def _interrupted() -> int:
-    click.echo("interrupted: finished blocks are kept, an unfinished training is not", err=True)
+    click.echo("interrupted: what is finished is kept, and the same command goes on", err=True)
     return INTERRUPTED
 
 

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from dask.utils import parse_bytes
+from dask.utils import parse_bytes, parse_timedelta
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -26,6 +26,7 @@ Codec = Literal["blosc-zstd", "zstd", "gzip", "none"]
 OmeVersion = Literal["0.4", "0.5"]
 TABLES = ("train", "predict")
 OnNan = Literal["error", "fill"]
+PRESET_STEPS = {"fast": 500, "balanced": 2000, "best": 10_000}
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -35,6 +36,14 @@ def _bytes(value: Any) -> Any:
         return parse_bytes(value) if isinstance(value, str) else value
     except ValueError:
         raise ValueError("this is no amount of memory, such as 16GB") from None
+
+
+def _seconds(value: Any) -> Any:
+    """Seconds from a text such as ``5min`` or ``90s``."""
+    try:
+        return parse_timedelta(value) if isinstance(value, str) else value
+    except (ValueError, KeyError):
+        raise ValueError("this is no duration, such as 5min or 90s") from None
 
 
 class Settings(BaseModel):
@@ -71,11 +80,37 @@ class TrainSettings(Settings):
     """Reach of the replacement's window along (z, y, x)."""
     validate_every: Positive = 100
     """Steps between looks at the held-out regions."""
+    patience: Positive = 20
+    """Looks at the held-out regions without a lower loss, after which training stops."""
+    preset: Literal["fast", "balanced", "best"] = "balanced"
+    """How many steps, where neither steps nor minutes are given."""
+    init: str | None = None
+    """A model whose network and weights are begun with."""
+    sampling: Literal["content", "uniform"] = "content"
+    """Whether places that show more than noise are drawn more often."""
+    foreground: str | None = None
+    """A mask: patches come from where it is not 0."""
+    pool_memory: Annotated[int, BeforeValidator(_bytes), Field(gt=0)] = 512 * 2**20
+    """Of the regions that patches are cut from, those that are being read included."""
+    checkpoint_every: Annotated[float, BeforeValidator(_seconds), Field(gt=0)] = 300.0
+    """Seconds, or a text such as ``5min``."""
+    tensorboard: str | None = None
+    """A folder for TensorBoard's events."""
+    compile: bool = False
+    """Whether torch compiles the network first."""
+    devices: Positive = 1
+    """Processes on this machine, each with a GPU of its own where there are any."""
     seed: Seed = 0
     device: Device = "auto"
     threads: Positive | None = None
     """Torch threads; part of what the weights depend on. All cores when None."""
     on_nan: OnNan = "error"
+
+    def resolved(self) -> TrainSettings:
+        """With a budget: the preset's, where none is given."""
+        if self.steps is not None or self.minutes is not None:
+            return self
+        return self.model_copy(update={"steps": PRESET_STEPS[self.preset]})
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainSettings:

@@ -41,6 +41,10 @@ class TrainingError(N2VScaleError):
     """Training cannot go on."""
 
 
+class DeviceMemoryError(TrainingError):
+    """A step does not fit the device's memory."""
+
+
 class IncompleteError(N2VScaleError):
     """Some blocks failed; the rest is written, and the same command runs only what is missing."""
 

@@ -1,11 +1,14 @@
-"""What `n2v-scale info` says about a volume."""
+"""What `n2v-scale info` says about a volume: facts, how it would be trained, and a sample."""
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
+from n2v_scale.errors import N2VScaleError
 from n2v_scale.io.volume import Volume
 from n2v_scale.progress import amount_text
+from n2v_scale.survey import ChannelSurvey, Survey
 
 
 def information_text(volume: Volume) -> str:
@@ -27,6 +30,68 @@ def information_text(volume: Volume) -> str:
         ("size", _size(facts)),
     ]
     return "\n".join(f"{name:<17}{value}" for name, value in rows)
+
+
+def training_reasons(volume: Volume) -> tuple[str, ...]:
+    """What training would choose for a volume without any option, and why; a sentence each."""
+    from n2v_scale.architecture import design_for
+    from n2v_scale.config import TrainSettings
+
+    memory = None
+    if shutil.which("nvidia-smi"):  # torch takes a second to import
+        from n2v_scale.devices import device_memory
+
+        memory = device_memory()
+    try:
+        design = design_for(TrainSettings(), volume.spatial_shape, volume.voxel_size, memory)
+    except N2VScaleError as error:
+        return (f"not possible: {error}",)
+    return design.reasons
+
+
+def survey_of(volume: Volume, *, seed: int = 0) -> Survey:
+    """A stratified sample of a volume, read on the cores of this machine."""
+    from n2v_scale.cluster import thread_client
+    from n2v_scale.cores import available_cores
+    from n2v_scale.geometry import as_shape
+    from n2v_scale.regions import RegionSampler
+    from n2v_scale.statistics import SampledBox
+    from n2v_scale.survey import survey_volume
+
+    times, channels = volume.shape[:2]
+    shape = volume.spatial_shape
+    patch = as_shape([min(n, 64) for n in shape])
+    regions = RegionSampler(times, channels, shape, volume.chunk, patch, seed)
+    boxes = [SampledBox(r.t, r.c, r.box) for r in regions.survey_boxes()]
+    with thread_client(available_cores()) as client:
+        return survey_volume(volume, boxes, client)
+
+
+def survey_text(survey: Survey) -> str:
+    """A sample's findings, one a line; the intervals hold the truth with 95% confidence."""
+    lines = []
+    for c, channel in enumerate(survey.channels):
+        lines += [f"channel {c}", *(f"  {name:<15}{text}" for name, text in _found(channel))]
+    return "\n".join(lines)
+
+
+def _found(channel: ChannelSurvey) -> list[tuple[str, str]]:
+    noise, moments = channel.noise, channel.moments
+    rows = [
+        ("sampled", amount_text(moments.voxels, "voxel")),
+        ("mean", f"{moments.mean:.5g} ± {channel.mean_error:.2g}"),
+        ("std", f"{moments.std:.5g} ± {channel.std_error:.2g}"),
+        ("percentiles", ", ".join(f"{p:g}%: {v:.5g}" for p, v in channel.percentiles.items())),
+        ("saturated", f"{channel.saturated:.3%}"),
+        ("empty", f"{channel.empty:.0%}"),
+    ]
+    if noise is not None:
+        read = noise.read_noise_electrons
+        electrons = "" if read is None else f" ({read:.2g} electrons)"
+        rows.append(("gain", f"{noise.gain:.3g} units an electron" if noise.gain else "none seen"))
+        rows.append(("offset", f"{noise.offset:.5g}"))
+        rows.append(("read noise", f"{noise.read_noise:.3g}{electrons}"))
+    return rows
 
 
 def _axis(axis: dict[str, Any]) -> str:

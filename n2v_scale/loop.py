@@ -2,265 +2,186 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from n2v_scale._version import __version__
-from n2v_scale.architecture import DEFAULT_STEPS, Design
+from n2v_scale.batches import Batches, batches_of
+from n2v_scale.budget import Pace, Timer, schedule
+from n2v_scale.checkpoint import Checkpoint
 from n2v_scale.config import TrainSettings
-from n2v_scale.denoiser import Normalisation
-from n2v_scale.devices import channels_last, choose_device, compute_exactly
-from n2v_scale.errors import ConfigError, TrainingError
-from n2v_scale.geometry import Shape
-from n2v_scale.io.volume import Volume
-from n2v_scale.methods import method_to_dict
-from n2v_scale.methods.base import Method
-from n2v_scale.methods.n2v import Noise2Void
-from n2v_scale.model_card import ModelCard, TrainedOn
-from n2v_scale.nets import Network, build_network, config_to_dict
+from n2v_scale.devices import channels_last, compute_exactly
+from n2v_scale.errors import TrainingError
+from n2v_scale.nets import Network, build_network
 from n2v_scale.nets.filter_unet import FilterUNet
-from n2v_scale.nets.receptive_field import measure_receptive_field
-from n2v_scale.patches import PatchSampler
-from n2v_scale.progress import NoProgress, Progress
+from n2v_scale.run import Run
+from n2v_scale.signals import requests
+from n2v_scale.step import take_step
+from n2v_scale.validation import Row, is_stale, note, validate
+from n2v_scale.weights import Weights
 
 INITIAL_PATCHES = 64
 """Patches that a network's closed-form start is fitted to."""
-WARM_UP_STEPS = 50
-AVERAGE_DECAY = 0.995
-"""Of the exponential moving average of the weights, which is what is delivered."""
+LOOK_EVERY = 20
+"""Steps between looks at the loss on a GPU, which has to be waited for."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training delivers, before it is written."""
+    """What the loop delivers."""
 
-    card: ModelCard
+    network: Network
+    """The average, on the CPU."""
     weights: dict[str, Tensor]
+    """Those with the lowest held-out loss; the last where nothing is held out."""
+    history: list[Row]
+    steps: int
+    stopped_early: bool
 
 
-def train_network(
-    volume: Volume,
-    normalisation: Normalisation,
-    settings: TrainSettings,
-    design: Design,
-    sampler: PatchSampler,
-    *,
-    progress: Progress | None = None,
-) -> Trained:
-    """Train on ``volume`` and return the weights with the lowest held-out loss.
+def train_network(run: Run) -> Trained:
+    """Train until the budget is spent or the held-out loss stops falling.
 
-    Computes on torch's current threads. With ``settings.steps``, the same seed, processor type and
-    number of threads give the same weights (on a GPU, nearly).
+    Computes on torch's current threads. With steps as its budget, the same seed, processor type and
+    number of threads give the same weights, interrupted or not (on a GPU, nearly).
 
     Raises
     ------
+    KeyboardInterrupt
+        At SIGTERM and Ctrl-C, once the state is kept.
     TrainingError
         When the loss stops being finite.
+    DeviceMemoryError
+        When a step does not fit the device.
     """
-    progress = progress or NoProgress()
-    device = torch.device(choose_device(settings.device))
+    settings, budget, ranks = run.settings, run.budget, run.ranks
     compute_exactly()
-    method = Noise2Void(settings.voxels_per_site, design.radius)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        network = build_network(design.network, design.network_config)
-    if isinstance(network, FilterUNet):
-        progress.say("fitting the linear filter")
-        network.initialise(_as_tensors(sampler.initial(INITIAL_PATCHES)))
-    network.to(device)
-    if device.type == "cpu":
-        channels_last(network)
-    average = copy.deepcopy(network).eval()
-    held_out = [torch.from_numpy(v)[None, None].to(device) for v in sampler.validation()]
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-    budget = Budget(settings.steps, settings.minutes)
-    history = [{"step": 0.0, "seconds": 0.0, **_validate(method, average, held_out)}]
-    best, best_weights = history[0].get("held_out"), copy.deepcopy(average.state_dict())
+    weights = Weights(_network(run), settings.learning_rate)
+    ranks.from_first(list(weights.network.state_dict().values()))
+    held_out = [torch.from_numpy(v)[None, None].to(run.device) for v in run.sampler.validation()]
+    history, recent = _restored(run, weights)
+    if not history:
+        first = validate(run, weights.average, held_out)
+        history = [{"step": 0.0, "seconds": round(budget.seconds(), 3), **first}]
+    log = run.metrics
+    if log:
+        log.begin(history, known=len(history) if run.begun else 0)
+    best = min(range(len(history)), key=lambda k: history[k].get("held_out", -k))
+    forward = ranks.wrap(_compiled(weights.network, settings), run.device)
+    timer, pace = Timer(settings.checkpoint_every), Pace(budget.step)
 
-    batches = iter(sampler)
-    with progress.step("training", budget.total, budget.unit) as bar:
-        recent: list[float] = []
-        while (share := budget.share()) < 1:
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * schedule(budget.step, share)
-            generator = torch.Generator(device).manual_seed(_stream(settings.seed, budget.step))
-            batch = torch.from_numpy(next(batches))[:, None].to(device)  # (b, 1, z, y, x)
-            example = method.prepare(_augment(batch, generator, design.turns), generator)
-            loss = method.loss(network(example.input), example)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            _average(average, network, budget.step)
-            recent.append(loss.item())
-            if not math.isfinite(recent[-1]):
-                raise TrainingError(
-                    f"the loss is not finite at step {budget.step + 1}: "
-                    f"try a lower --learning-rate than {settings.learning_rate:g}"
-                )
-            done = budget.advance()
-            if budget.step % settings.validate_every == 0 or budget.share() >= 1:
-                history.append(
-                    {
-                        "step": float(budget.step),
-                        "seconds": round(budget.seconds(), 3),
-                        "training": float(np.mean(recent)),
-                        **_validate(method, average, held_out),
-                    }
-                )
-                recent.clear()
-                value = history[-1].get("held_out")
-                if value is None or best is None or value < best:  # nothing held out: the last
-                    best, best_weights = value, copy.deepcopy(average.state_dict())
-            bar.advance(done, _note(history[-1]))
-    card = _card(volume, normalisation, settings, design, method, average, history)
-    card = card.model_copy(
-        update={
-            "training": {
-                **card.training,
-                "device": device.type,
-                "threads": torch.get_num_threads(),
-            }
-        }
-    )
-    return Trained(card, best_weights)
-
-
-class Budget:
-    """How much training there is: steps, or minutes on the clock."""
-
-    def __init__(self, steps: int | None, minutes: float | None) -> None:
-        if steps is not None and minutes is not None:
-            raise ConfigError("steps and minutes are both given: choose one")
-        self.steps = steps if steps is not None or minutes is not None else DEFAULT_STEPS
-        self.limit_s = None if minutes is None else 60 * minutes
-        self.step = 0
-        self.started = self.told = time.monotonic()
-
-    @property
-    def total(self) -> float:
-        """In :attr:`unit`."""
-        return float(self.steps) if self.steps is not None else float(self.limit_s or 0)
-
-    @property
-    def unit(self) -> str:
-        """Of the progress bar."""
-        return "step" if self.steps is not None else "s"
-
-    def seconds(self) -> float:
-        """Since the beginning."""
-        return time.monotonic() - self.started
-
-    def share(self) -> float:
-        """How much of it is spent, 0 to 1."""
-        if self.steps is not None:
-            return self.step / self.steps
-        return min(1.0, self.seconds() / float(self.limit_s or 1))
-
-    def advance(self) -> float:
-        """One step is done; returns what that is in :attr:`unit`."""
-        self.step += 1
-        if self.steps is not None:
-            return 1.0
-        before, self.told = self.told, time.monotonic()
-        return self.told - before
-
-
-def schedule(step: int, share: float) -> float:
-    """A linear warm-up, then half a cosine down to zero (Loshchilov and Hutter 2017)."""
-    return min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def _stream(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence((seed, 7, step)).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _as_tensors(
-    patches: list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]],
-) -> Iterator[Tensor]:
-    return (torch.from_numpy(p)[None, None] for p in patches)
-
-
-def _augment(batch: Tensor, generator: torch.Generator, turns: bool) -> Tensor:
-    """Flips along each axis and quarter turns in the plane; never Z into Y."""
-    draws = torch.rand(4, generator=generator, device=generator.device).tolist()
-    batch = batch.flip([axis + 2 for axis in range(3) if draws[axis] < 0.5])
-    return torch.rot90(batch, int(draws[3] * 4), (3, 4)) if turns else batch
-
-
-def _note(row: dict[str, float]) -> str:
-    named = {"loss": row.get("training"), "held out": row.get("held_out")}
-    return ", ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None)
-
-
-@torch.no_grad()
-def _average(average: nn.Module, network: nn.Module, step: int) -> None:
-    decay = min(AVERAGE_DECAY, (1 + step) / (10 + step))
-    for mean, value in zip(
-        average.state_dict().values(), network.state_dict().values(), strict=True
+    with (
+        requests() as asked,
+        batches_of(run.sampler, run.device) as batches,
+        run.progress.step("training", budget.total, budget.unit) as bar,
     ):
-        if mean.is_floating_point():
-            mean.lerp_(value, 1 - decay)
-        else:
-            mean.copy_(value)
+        bar.advance(budget.already(), note(history[-1]))
+        (share,), early = ranks.largest(budget.share()), False
+        while share < 1 and not early:
+            rate = settings.learning_rate * schedule(budget.step, share)
+            for group in weights.optimizer.param_groups:
+                group["lr"] = rate
+            recent.append(take_step(run, weights, forward, batches))
+            weights.follow(budget.step)
+            done = budget.advance()
+            if run.device.type == "cpu" or budget.step % LOOK_EVERY == 0:
+                recent = _finite(run, recent)
+            due = ranks.leads and (asked.save or timer.due())
+            share, stop, save = ranks.largest(budget.share(), asked.stop, due)
+            if budget.step % settings.validate_every == 0 or share >= 1:
+                recent = _finite(run, recent)
+                row = {
+                    "step": float(budget.step),
+                    "seconds": round(budget.seconds(), 3),
+                    "training": ranks.mean(float(np.mean(recent))),
+                    **validate(run, weights.average, held_out),
+                    "learning_rate": rate,
+                    **pace.row(budget.step, run.sampler.batch, batches.waited_s),
+                }
+                history.append(row)
+                recent = []
+                if log:
+                    log.add(row)
+                if row.get("held_out", -math.inf) < history[best].get("held_out", math.inf):
+                    best = len(history) - 1
+                    weights.keep_best()
+                early = is_stale(history, best, settings.patience)
+            bar.advance(done, note(history[-1]))
+            if share < 1 and not early and (stop or save):
+                recent = _finite(run, recent)
+                _keep(run, weights, batches, history, recent)
+                asked.save = False
+                timer.reset()
+            if share < 1 and not early and stop:
+                raise KeyboardInterrupt
+    return Trained(weights.average.cpu(), weights.best, history, budget.step, early)
 
 
-@torch.no_grad()
-def _validate(method: Method, network: nn.Module, held_out: list[Tensor]) -> dict[str, float]:
-    """The mean loss on the held-out patches, with the same sites every time; {} without any."""
-    losses = []
-    for k, patch in enumerate(held_out):
-        generator = torch.Generator(patch.device).manual_seed(k)
-        example = method.prepare(patch, generator)
-        losses.append(float(method.loss(network(example.input), example)))
-    return {"held_out": float(np.mean(losses))} if losses else {}
+def _network(run: Run) -> Network:
+    """With its first weights, on the device."""
+    design = run.design
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.settings.seed)
+        network = build_network(design.network, design.network_config)
+    if run.initial is not None:
+        network.load_state_dict(run.initial)
+    elif run.begun is None and isinstance(network, FilterUNet):
+        run.progress.say("fitting the linear filter")
+        patches = run.sampler.initial(INITIAL_PATCHES)
+        network.initialise(torch.from_numpy(p)[None, None] for p in patches)
+    network.to(run.device)
+    channels_last(network)
+    return network
 
 
-def _card(
-    volume: Volume,
-    normalisation: Normalisation,
-    settings: TrainSettings,
-    design: Design,
-    method: Noise2Void,
-    network: Network,
-    history: list[dict[str, float]],
-) -> ModelCard:
-    stride: Shape = design.network_config.stride
-    units = {axis.unit for axis in volume.axes if axis.name in "zyx" and axis.unit}
-    return ModelCard(
-        package_version=__version__,
-        method=method.name,
-        method_config=method_to_dict(method),
-        network=design.network,
-        network_config=config_to_dict(design.network_config),
-        receptive_field=measure_receptive_field(network, stride),
-        stride=stride,
-        parameters=sum(p.numel() for p in network.parameters()),
-        weights_sha256="",
-        trained_on=TrainedOn(
-            address=volume.address,
-            identity=volume.identity(),
-            dtype=volume.dtype,
-            shape=volume.shape,
-            voxel_size=volume.voxel_size,
-            unit=units.pop() if len(units) == 1 else None,
-            channels=volume.channels,
-            offset=normalisation.offset,
-            scale=normalisation.scale,
-        ),
-        training={
-            **settings.model_dump(mode="json"),
-            "patch": list(design.patch),
-            "batch": design.batch,
-            "patch_voxels": prod(design.patch) * design.batch,
-            "steps_done": int(history[-1]["step"]),
-        },
-        history=history,
+def _compiled(network: Network, settings: TrainSettings) -> Any:
+    return torch.compile(network, dynamic=False) if settings.compile else network
+
+
+def _restored(run: Run, weights: Weights) -> tuple[list[Row], list[Any]]:
+    """The rows so far and the losses since the last one; the state goes on from there."""
+    if run.begun is None:
+        return [], []
+    state = run.begun.state
+    weights.restore(run.begun.tensors)
+    run.sampler.restore(state["sampler"])
+    return list(state["history"]), list(state["recent"])
+
+
+def _finite(run: Run, losses: list[Any]) -> list[float]:
+    """The losses as numbers."""
+    values = [float(loss) for loss in losses]
+    if all(map(math.isfinite, values)):
+        return values
+    kept = run.checkpoints.files() if run.checkpoints else []
+    last = f"; the last good state is kept in {kept[-1]}" if kept else ""
+    raise TrainingError(
+        f"the loss is not finite at step {run.budget.step}: try a lower --learning-rate than "
+        f"{run.settings.learning_rate:g}, with --overwrite{last}"
     )
+
+
+def _keep(
+    run: Run, weights: Weights, batches: Batches, history: list[Row], recent: list[float]
+) -> None:
+    """Write a checkpoint, together."""
+    lanes: dict[str, Any] = {}
+    for part in run.ranks.gathered(batches.state["lanes"]):
+        lanes.update(part)
+    if run.checkpoints is None or not run.ranks.leads:
+        return
+    run.check()
+    state = {
+        "request": run.request,
+        "batch": run.design.batch,
+        "step": run.budget.step,
+        "seconds": run.budget.seconds(),
+        "sampler": {"step": batches.state["step"], "lanes": lanes},
+        "history": history,
+        "recent": recent,
+    }
+    run.checkpoints.write(run.budget.step, Checkpoint(weights.tensors(), state))

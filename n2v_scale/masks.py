@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from n2v_scale.geometry import Shape, as_shape, grid_shape
+from n2v_scale.streams import Streams
 
 
 def site_cell(patch: Shape, voxels_per_site: int) -> Shape:
@@ -30,27 +31,25 @@ def site_cell(patch: Shape, voxels_per_site: int) -> Shape:
     return as_shape(cell)
 
 
-def stratified_sites(batch: int, shape: Shape, cell: Shape, generator: torch.Generator) -> Tensor:
+def stratified_sites(batch: int, shape: Shape, cell: Shape, streams: Streams) -> Tensor:
     """One site in each cell of a grid, drawn uniformly in the cell.
 
     Returns
     -------
     Tensor
-        int64 (b, n, 3), positions (z, y, x); on the generator's device.
+        int64 (b, n, 3), positions (z, y, x); on the streams' device.
     """
-    device = generator.device
+    device = streams.device
     counts = grid_shape(shape, cell)
     axes = [torch.arange(n, device=device) * c for n, c in zip(counts, cell, strict=True)]
     origins = torch.cartesian_prod(*axes).reshape(-1, 3)  # (n, 3)
     limits = torch.tensor(shape, device=device)
     extent = torch.minimum(origins + torch.tensor(cell, device=device), limits) - origins
-    draws = torch.rand(batch, prod(counts), 3, generator=generator, device=device)
+    draws = streams.rand(batch, prod(counts), 3)
     return origins + torch.minimum((draws * extent).long(), extent - 1)
 
 
-def uniform_neighbours(
-    sites: Tensor, shape: Shape, radius: Shape, generator: torch.Generator
-) -> Tensor:
+def uniform_neighbours(sites: Tensor, shape: Shape, radius: Shape, streams: Streams) -> Tensor:
     """For each site a neighbour, uniform over the window around it without the site itself.
 
     The window reaches ``radius`` voxels along each axis and is cut at the patch's border, so every
@@ -67,7 +66,7 @@ def uniform_neighbours(
     extent = high - low + 1
     count = extent.prod(dim=-1)
     here = flat_index(sites - low, extent)
-    draws = torch.rand(sites.shape[:-1], generator=generator, device=sites.device)
+    draws = streams.rand(*sites.shape[:-1])
     pick = torch.minimum((draws * (count - 1)).long(), count - 2)
     pick = pick + (pick >= here)  # skip the site: count - 1 equally likely others
     x = pick % extent[..., 2]

@@ -7,8 +7,9 @@ are needed, so that planning, scheduling and ``--help`` do without.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -30,7 +31,7 @@ from n2v_scale.forward_memory import FLOAT32, forward_bytes
 from n2v_scale.forward_work import forward_products
 from n2v_scale.geometry import Box, Halo, Shape, align_halo, padded_shape
 from n2v_scale.io.volume import Volume
-from n2v_scale.model_card import CARD_NAME, WEIGHTS_NAME, ModelCard, read_card
+from n2v_scale.model_card import CARD_NAME, METRICS_NAME, WEIGHTS_NAME, ModelCard, read_card
 from n2v_scale.network_config import config_from_dict
 
 if TYPE_CHECKING:
@@ -101,11 +102,12 @@ class Model:
         return forward_products(config, core, halo)
 
     def normalisation_for(self, volume: Volume) -> Normalisation | None:
-        """The training volume's constants when ``volume`` is that volume, else None."""
-        trained = self.card.trained_on
-        if volume.identity() != trained.identity or not set(volume.channels) <= set(
-            trained.channels
-        ):
+        """A training volume's constants when ``volume`` is that volume, else None."""
+        identity = volume.identity()
+        for trained in (self.card.trained_on, *self.card.also_trained_on):
+            if identity == trained.identity and set(volume.channels) <= set(trained.channels):
+                break
+        else:
             return None
         where = [trained.channels.index(c) for c in volume.channels]
         return Normalisation(
@@ -201,11 +203,17 @@ def load_model(folder: str | Path, *, device: str = "cpu") -> Model:
 
 
 def save_model(
-    folder: Path, card: ModelCard, weights: Mapping[str, torch.Tensor], *, overwrite: bool = False
+    folder: Path,
+    card: ModelCard,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    overwrite: bool = False,
+    extra: Sequence[Path] = (),
 ) -> None:
     """Write a finished model: to a temporary name beside it, then renamed.
 
-    ``card.weights_sha256`` is filled in here. The file holds no metadata and no time stamps.
+    ``card.weights_sha256`` is filled in here; ``extra`` are files that are copied beside it. The
+    weights holds no metadata and no time stamps.
 
     Raises
     ------
@@ -227,6 +235,8 @@ def save_model(
         digest = sha256(fresh / WEIGHTS_NAME)
         text = card.model_copy(update={"weights_sha256": digest}).to_json()
         (fresh / CARD_NAME).write_text(text)
+        for path in extra:
+            shutil.copyfile(path, fresh / path.name)
         if folder.exists():
             folder.replace(Path(scratch) / "old")  # deleted with the scratch folder
         fresh.replace(folder)
@@ -240,7 +250,7 @@ def check_is_model(folder: Path) -> None:
     OutputError
         That names what else it holds.
     """
-    known = {CARD_NAME, WEIGHTS_NAME}
+    known = {CARD_NAME, WEIGHTS_NAME, METRICS_NAME}
     names = [p.name for p in folder.iterdir()] if folder.is_dir() else [folder.name]
     others = sorted(name for name in names if name not in known and not name.startswith("."))
     if others:

@@ -13,6 +13,7 @@ from n2v_scale.geometry import Halo, Shape
 
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "weights.safetensors"
+METRICS_NAME = "metrics.csv"
 FORMAT = 1
 
 
@@ -30,6 +31,8 @@ class TrainedOn(BaseModel):
     channels: tuple[int, ...]
     offset: tuple[float, ...]
     scale: tuple[float, ...]
+    survey: list[dict[str, Any]] | None = None
+    """What a sample said, by channel; see :class:`n2v_scale.survey.ChannelSurvey`."""
 
 
 class ModelCard(BaseModel):
@@ -50,6 +53,8 @@ class ModelCard(BaseModel):
     parameters: int
     weights_sha256: str
     trained_on: TrainedOn
+    also_trained_on: tuple[TrainedOn, ...] = ()
+    """Where there were several volumes, those after the first."""
     training: dict[str, Any]
     """The resolved settings, seed, device, steps and time."""
     history: list[dict[str, float]]

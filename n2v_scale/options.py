@@ -110,6 +110,26 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]
         return size
 
 
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """``5min``, ``90s``."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Seconds."""
+        from dask.utils import parse_timedelta
+
+        try:
+            seconds = float(parse_timedelta(value))
+        except (ValueError, KeyError):
+            seconds = 0.0
+        if seconds <= 0:
+            self.fail(f"{value!r} is no duration, such as 5min or 90s", param, ctx)
+        return seconds
+
+
 def selection(command: Command) -> Command:
     """What of an address is meant: :func:`n2v_scale.open_volume`'s keywords."""
     for option in (

@@ -1,14 +1,18 @@
-"""The sampler: regions read ahead as Dask tasks, a pool of them, patches cut from the pool.
+"""The sampler: regions read ahead as Dask tasks, pools of them, patches cut from the pools.
 
-Never the volume: at most the pool and what is being read ahead is in memory.
+Never the volume: at most the pools and what is being read ahead is in memory.
+
+Every patch of a batch has a lane, with a pool of its own: region ``n`` goes to lane ``n`` modulo
+the batch. So a batch mixes distinct regions, and processes that train together each read the
+regions of their own lanes and no others.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -16,20 +20,25 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Client, Future
 
-from n2v_scale.denoiser import Normalisation
-from n2v_scale.errors import InputError, TrainingError
+from n2v_scale.content import Cells, cells_of
+from n2v_scale.errors import ConfigError, InputError, TrainingError
 from n2v_scale.geometry import Shape
 from n2v_scale.io.finite import check_finite
 from n2v_scale.io.volume import Volume
-from n2v_scale.regions import Region, RegionSampler, draw_patch, held_out_boxes
+from n2v_scale.regions import Region, draw_patch
+from n2v_scale.sources import Chances, Source, SourceRegion, SourceRegions, cells_under
 
 FloatArray = npt.NDArray[np.float32]
 
 POOL_BYTES = 512 * 2**20
-FEWEST_REGIONS = 4
 MOST_REGIONS = 32
+"""In all pools."""
+READ_AHEAD = 4
+"""Regions that are being read, in all lanes."""
 REUSE = 2.0
 """A region is kept until the patches cut from it hold so many times its voxels."""
+TRIES = 6
+"""Patches looked at until one is taken for its content."""
 VALIDATION_PATCHES = 16
 GIVE_UP = 1000
 MOST_UNREADABLE = 32
@@ -42,30 +51,41 @@ log = logging.getLogger(__name__)
 class PoolEntry:
     """A region in memory and how many more patches it gives."""
 
-    region: Region
+    number: int
+    region: SourceRegion
     values: npt.NDArray[Any]
+    chances: Chances
+    """By cell, that a patch there is taken."""
     uses: int
 
 
-def read_region(volume: Volume, region: Region) -> npt.NDArray[Any] | InputError:
-    """The voxels of a region, or why it cannot be read: the Dask task."""
+@dataclass
+class _Lane:
+    next: int
+    """Number of the region that is read next."""
+    pool: list[PoolEntry] = field(default_factory=list)
+    waiting: deque[tuple[int, SourceRegion, Future[Any]]] = field(default_factory=deque)
+
+
+def read_region(volume: Volume, region: Region) -> tuple[npt.NDArray[Any], Cells] | InputError:
+    """The voxels of a region and what its cells hold, or why it cannot be read: the Dask task."""
     try:
-        return volume.read(region.t, region.c, region.box)
+        values = volume.read(region.t, region.c, region.box)
     except InputError as error:
         return error
+    return values, cells_of(values)
 
 
 class PatchSampler:
-    """Batches of normalised patches from a volume of any size.
+    """Batches of normalised patches from volumes of any size.
 
-    The stream depends on the volume, the patch shape, the batch and the seed alone, not on how
-    many threads or workers read.
+    The stream depends on the sources, the patch shape, the batch, the pool's size and the seed
+    alone, not on how many threads or workers read, nor on how many processes share the batch.
     """
 
     def __init__(
         self,
-        volume: Volume,
-        normalisation: Normalisation,
+        sources: Sequence[Source],
         client: Client,
         *,
         patch: Shape,
@@ -73,113 +93,201 @@ class PatchSampler:
         seed: int = 0,
         on_nan: str = "error",
         pool_bytes: int = POOL_BYTES,
+        lanes: range | None = None,
     ) -> None:
-        if any(n < p for n, p in zip(volume.spatial_shape, patch, strict=True)):
-            raise InputError(
-                f"{volume.address} is {volume.spatial_shape} (z, y, x), smaller than a patch of "
-                f"{patch}: pass a smaller --patch"
-            )
-        self.volume, self.normalisation, self.client = volume, normalisation, client
+        """``batch`` is that of all processes together, ``lanes`` those of this one."""
+        self.sources, self.client = tuple(sources), client
         self.patch, self.batch, self.seed, self.on_nan = patch, batch, seed, on_nan
-        times, channels = volume.shape[:2]
-        unit = volume.shard or volume.chunk
-        self.held_out = held_out_boxes(volume.spatial_shape, unit, patch, seed=seed)
-        self.regions = RegionSampler(
-            times, channels, volume.spatial_shape, volume.chunk, patch, seed
-        )
-        region_voxels = prod(self.regions.extent)
-        fits = pool_bytes // (region_voxels * np.dtype(volume.dtype).itemsize)
-        self.pool_size = max(FEWEST_REGIONS, min(MOST_REGIONS, fits))
+        self.regions = SourceRegions(self.sources, seed)
+        self.pool_size = _pool_size(self.sources, batch, pool_bytes)
+        self.ahead = max(1, -(-READ_AHEAD // batch))
+        self.lanes = {k: _Lane(k) for k in (lanes if lanes is not None else range(batch))}
+        self.step = 0
         self.unreadable = 0
-        self.uses = max(1, round(REUSE * region_voxels / prod(patch)))
+        self.bytes_read = 0
 
     def __iter__(self) -> Iterator[FloatArray]:
-        """Batches (b, z, y, x), float32, normalised; NaN where the volume has no value."""
-        incoming = self._read_ahead()
-        pool = [self._next_entry(incoming) for _ in range(self.pool_size)]
-        for k, entry in enumerate(pool):  # staggered, so that regions leave one by one
-            entry.uses = 1 + (k + 1) * self.uses // self.pool_size
-        step = 0
+        """Batches (lanes, z, y, x), float32, normalised; NaN where the volume has no value."""
         while True:
-            rng = np.random.default_rng((self.seed, 3, step))
-            slots = rng.permutation(self.pool_size)
-            patches = []
-            for k in range(self.batch):
-                slot = int(slots[k % self.pool_size])
-                patches.append(self._cut(pool[slot], rng))
-                if pool[slot].uses <= 0:
-                    pool[slot] = self._next_entry(incoming)
-            yield np.stack(patches)
-            step += 1
+            yield self.next_batch()
+
+    def next_batch(self) -> FloatArray:
+        """One patch from each lane. The pools grow by a region a step until they are full."""
+        patches = []
+        for k, lane in self.lanes.items():
+            if len(lane.pool) < self.pool_size:
+                lane.pool.append(self._next_entry(lane, first=True))
+            rng = np.random.default_rng((self.seed, 3, self.step, k))
+            slot = int(rng.integers(len(lane.pool)))
+            patches.append(self._cut(lane.pool[slot], rng))
+            if lane.pool[slot].uses <= 0:
+                lane.pool[slot] = self._next_entry(lane)
+        self.step += 1
+        return np.stack(patches)
+
+    def state(self) -> dict[str, Any]:
+        """Where the stream stands, as JSON."""
+        lanes = {
+            str(k): {"next": lane.waiting[0][0] if lane.waiting else lane.next}
+            | {"pool": [[entry.number, entry.uses] for entry in lane.pool]}
+            for k, lane in self.lanes.items()
+        }
+        return {"step": self.step, "lanes": lanes}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`state`: the regions of the pools are read again."""
+        self.step = int(state["step"])
+        for k, lane in self.lanes.items():
+            lane.waiting.clear()
+            lane.next = int(state["lanes"][str(k)]["next"])
+            futures = []
+            for number, uses in state["lanes"][str(k)]["pool"]:
+                region = self.regions[number]
+                assert region is not None  # it was read before
+                futures.append((number, uses, region, self._submit(region)))
+            lane.pool = []
+            for number, uses, region, future in futures:
+                entry = self._entry(number, region, future)
+                if entry is None:
+                    raise InputError(f"{self._where(region)} cannot be read any more")
+                entry.uses = uses
+                lane.pool.append(entry)
 
     def validation(self) -> list[FloatArray]:
         """Patches from the held-out boxes, (z, y, x) each; empty when nothing is held out."""
-        if not self.held_out:
-            return []
-        rng = np.random.default_rng((self.seed, 4))
-        times, channels = self.volume.shape[:2]
-        chosen = []
-        for k in range(min(VALIDATION_PATCHES, 4 * len(self.held_out))):
-            box = draw_patch(self.held_out[k % len(self.held_out)], self.patch, (), rng)
-            assert box is not None  # nothing is excluded
-            chosen.append(Region(int(rng.integers(times)), int(rng.integers(channels)), box))
+        each = -(-VALIDATION_PATCHES // len(self.sources))
+        chosen: list[SourceRegion] = []
+        for s, source in enumerate(self.sources):
+            rng = np.random.default_rng((self.seed, 4, s))
+            times, channels = source.volume.shape[:2]
+            for k in range(min(each, 4 * len(source.held_out))):
+                box = draw_patch(source.held_out[k % len(source.held_out)], self.patch, (), rng)
+                assert box is not None  # nothing is excluded
+                region = Region(int(rng.integers(times)), int(rng.integers(channels)), box)
+                chosen.append(SourceRegion(s, region))
         futures = [self._submit(region) for region in chosen]
-        results = self.client.gather(futures)
-        checked = [(self._checked(r, v), r.c) for v, r in zip(results, chosen, strict=True)]
-        return [self._normalise(values, c) for values, c in checked if values is not None]
+        read = [(self._checked(r, f.result()), r) for f, r in zip(futures, chosen, strict=True)]
+        return [self._normalise(found[0], region) for found, region in read if found is not None]
 
     def initial(self, count: int) -> list[FloatArray]:
-        """``count`` patches spread over the volume, for fitting a network's start."""
+        """``count`` patches spread over the sources, for fitting a network's start."""
         rng = np.random.default_rng((self.seed, 5))
-        incoming = self._read_ahead()
-        entries = [self._next_entry(incoming) for _ in range(min(count, self.regions.cells))]
+        lane = _Lane(0)
+        distinct = min(count, sum(s.regions.cells for s in self.sources))
+        entries = [self._next_entry(lane, step=1, ahead=READ_AHEAD) for _ in range(distinct)]
         return [self._cut(entries[k % len(entries)], rng) for k in range(count)]
 
-    def _submit(self, region: Region) -> Future[Any]:
-        return self.client.submit(read_region, self.volume, region, pure=False)
+    def _submit(self, region: SourceRegion) -> Future[Any]:
+        volume = self.sources[region.source].volume
+        return self.client.submit(read_region, volume, region.region, pure=False)
 
-    def _read_ahead(self) -> Iterator[tuple[Region, Future[Any]]]:
-        """Regions in order, always some of them being read."""
-        waiting: deque[tuple[Region, Future[Any]]] = deque()
-        for region in self.regions:
-            waiting.append((region, self._submit(region)))
-            if len(waiting) >= FEWEST_REGIONS:
-                yield waiting.popleft()
+    def _next_entry(
+        self, lane: _Lane, *, first: bool = False, step: int | None = None, ahead: int | None = None
+    ) -> PoolEntry:
+        """The lane's next region that can be read, and the reading of those after it begun."""
+        while True:
+            self._read_ahead(lane, step or self.batch, ahead or self.ahead)
+            head = lane.waiting.popleft()
+            self._read_ahead(lane, step or self.batch, ahead or self.ahead)
+            entry = self._entry(*head)
+            if entry is not None:
+                if first:  # staggered, so that regions leave one by one
+                    entry.uses = max(1, (len(lane.pool) + 1) * entry.uses // self.pool_size)
+                return entry
 
-    def _next_entry(self, incoming: Iterator[tuple[Region, Future[Any]]]) -> PoolEntry:
+    def _read_ahead(self, lane: _Lane, step: int, ahead: int) -> None:
         for _ in range(GIVE_UP):
-            region, future = next(incoming)
-            rng = np.random.default_rng((self.seed, 6))
-            if draw_patch(region.box, self.patch, self.held_out, rng) is None:
-                continue
-            values = self._checked(region, future.result())
-            if values is not None:
-                return PoolEntry(region, values, self.uses)
-        raise TrainingError("held-out regions cover the volume: pass a smaller --patch")
+            if len(lane.waiting) >= ahead:
+                return
+            region = self.regions[lane.next]
+            if region is not None and self._has_room(region):
+                lane.waiting.append((lane.next, region, self._submit(region)))
+            lane.next += step
+        if not lane.waiting:
+            masked = any(source.foreground is not None for source in self.sources)
+            raise TrainingError(
+                f"in {GIVE_UP} places there was no foreground beside what is held out: pass "
+                "another --foreground"
+                if masked
+                else "held-out regions cover the volume: pass a smaller --patch"
+            )
+
+    def _has_room(self, region: SourceRegion) -> bool:
+        held_out = self.sources[region.source].held_out
+        rng = np.random.default_rng((self.seed, 6))
+        return draw_patch(region.region.box, self.patch, held_out, rng) is not None
+
+    def _entry(self, number: int, region: SourceRegion, future: Future[Any]) -> PoolEntry | None:
+        """A region in memory; None when it cannot be read, or holds no foreground after all."""
+        found = self._checked(region, future.result())
+        if found is None:
+            return None
+        values, cells = found
+        chances = self.sources[region.source].chances(region.region, cells)
+        share = float(chances.mean())
+        uses = REUSE * prod(region.region.box.shape) / prod(self.patch) * share
+        if not share:
+            return None
+        return PoolEntry(number, region, values, chances, max(1, round(uses)))
 
     def _checked(
-        self, region: Region, values: npt.NDArray[Any] | InputError
-    ) -> npt.NDArray[Any] | None:
+        self, region: SourceRegion, found: tuple[npt.NDArray[Any], Cells] | InputError
+    ) -> tuple[npt.NDArray[Any], Cells] | None:
         """The values; None for a region that cannot be read, as long as most others can."""
-        if isinstance(values, InputError):
+        if isinstance(found, InputError):
             self.unreadable += 1
             if self.unreadable > MOST_UNREADABLE:
-                raise values
-            log.warning("left out of the training: %s", values)
+                raise found
+            log.warning("left out of the training: %s", found)
             return None
+        self.bytes_read += found[0].nbytes
         if self.on_nan == "error":
-            check_finite(values, region.box, f"{self.volume.address}, t={region.t}, c={region.c}")
-        return values
+            check_finite(found[0], region.region.box, self._where(region))
+        return found
+
+    def _where(self, region: SourceRegion) -> str:
+        address = self.sources[region.source].volume.address
+        return f"{address}, t={region.region.t}, c={region.region.c}"
 
     def _cut(self, entry: PoolEntry, rng: np.random.Generator) -> FloatArray:
+        """A patch, the likelier the more there is in it."""
         entry.uses -= 1
-        box = draw_patch(entry.region.box, self.patch, self.held_out, rng, tries=GIVE_UP)
-        if box is None:
-            raise TrainingError(f"no patch of {self.patch} fits beside the held-out regions")
-        return self._normalise(entry.values[box.slices_in(entry.region.box)], entry.region.c)
+        region = entry.region.region
+        held_out = self.sources[entry.region.source].held_out
+        best, most = None, -1.0
+        for k in range(GIVE_UP):
+            if k >= TRIES and most > 0:
+                break
+            box = draw_patch(region.box, self.patch, held_out, rng, tries=GIVE_UP)
+            if box is None:
+                raise TrainingError(f"no patch of {self.patch} fits beside the held-out regions")
+            chance = float(cells_under(box, region.box, entry.chances).mean())
+            if chance > most:
+                best, most = box, chance
+            if rng.random() < chance:
+                best = box
+                break
+        assert best is not None
+        return self._normalise(entry.values[best.slices_in(region.box)], entry.region)
 
-    def _normalise(self, values: npt.NDArray[Any], channel: int) -> FloatArray:
-        offset, scale = self.normalisation.offset[channel], self.normalisation.scale[channel]
+    def _normalise(self, values: npt.NDArray[Any], region: SourceRegion) -> FloatArray:
+        constants = self.sources[region.source].normalisation
+        offset, scale = constants.offset[region.region.c], constants.scale[region.region.c]
         patch: FloatArray = (values.astype(np.float32) - np.float32(offset)) / np.float32(scale)
         patch[~np.isfinite(patch)] = np.nan
         return patch
+
+
+def _pool_size(sources: Sequence[Source], batch: int, pool_bytes: int) -> int:
+    """Regions of a lane's pool, so that all pools and what is being read fit."""
+    largest = max(prod(s.regions.largest) * np.dtype(s.volume.dtype).itemsize for s in sources)
+    reading = batch * max(1, -(-READ_AHEAD // batch))
+    fits = pool_bytes // largest - reading
+    if fits < batch:
+        raise ConfigError(
+            f"a region takes {largest / 1e6:.1f} MB, and "
+            f"{batch + reading} of them are held for a batch of {batch}: "
+            f"{pool_bytes / 1e6:.1f} MB are too few; pass a smaller --patch or --batch, or more "
+            "--pool-memory"
+        )
+    return max(1, min(MOST_REGIONS, fits) // batch)

@@ -9,6 +9,9 @@ import click
 
 from n2v_scale.progress import Progress, amount_text, clock, progress_for
 
+SELECTION = ("axes", "level", "channels", "timepoints", "series")
+"""Options that say what of an address is meant."""
+
 
 def show_progress() -> Progress:
     """Bars or lines on stderr."""
@@ -19,8 +22,7 @@ def volume_of(address: str, options: dict[str, Any], **more: Any) -> Any:
     """The volume that the selection options, which are taken out of ``options``, mean."""
     from n2v_scale.io.open import open_volume
 
-    names = ("axes", "level", "channels", "timepoints", "series")
-    selected: dict[str, Any] = {name: options.pop(name, None) for name in names}
+    selected: dict[str, Any] = {name: options.pop(name, None) for name in SELECTION}
     return open_volume(address, **selected, storage_options=options.get("storage_options"), **more)
 
 

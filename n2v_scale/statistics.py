@@ -12,6 +12,7 @@ from math import prod, sqrt
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from dask.base import compute
 from dask.delayed import delayed
 
@@ -110,17 +111,22 @@ def _stratified(
         yield int(t), (int(z), int(y), int(x))
 
 
-def box_statistics(volume: Volume, sample: SampledBox) -> ChannelStatistics:
-    """The statistics of one box: the Dask task. A box that cannot be read counts no voxels."""
+def _statistics_of(volume: Volume, sample: SampledBox) -> ChannelStatistics:
+    """The Dask task. A box that cannot be read counts no voxels."""
     try:
-        values = volume.read(sample.t, sample.c, sample.box).astype(np.float64)
+        return box_statistics(volume.read(sample.t, sample.c, sample.box), sample.box)
     except InputError as error:
         log.warning("left out of the statistics: %s", error)
         return ChannelStatistics(0, 0.0, 0.0, np.inf, -np.inf, 0)
+
+
+def box_statistics(stored: npt.NDArray[Any], box: Box) -> ChannelStatistics:
+    """The statistics of the voxels of one box."""
+    values = stored.astype(np.float64)
     finite = np.isfinite(values)
     bad = None
     if not finite.all():
-        at = np.argwhere(~finite)[0] + sample.box.start
+        at = np.argwhere(~finite)[0] + box.start
         bad = as_shape(at.tolist())
         values = values[finite]
     missing = int(finite.size - finite.sum())
@@ -146,7 +152,7 @@ def sample_statistics(
     volume, ``count`` and ``seed`` alone.
     """
     samples = sample_boxes(volume, count=count, seed=seed)
-    task = delayed(box_statistics, pure=False)
+    task = delayed(_statistics_of, pure=False)
     results: tuple[Any, ...] = compute(*(task(volume, sample) for sample in samples))
     merged: dict[int, ChannelStatistics] = {}
     for sample, result in zip(samples, results, strict=True):

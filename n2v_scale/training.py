@@ -1,33 +1,55 @@
-"""A whole training run: statistics, sampler, loop, model folder."""
+"""A whole training run: what is there already, survey, sampler, loop, model folder."""
 
 from __future__ import annotations
 
-import tempfile
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
+import torch
 from distributed import Client
+from distributed.security import Security
 
-from n2v_scale.architecture import design_for
+from n2v_scale.budget import Budget
+from n2v_scale.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint, step_of
 from n2v_scale.cluster import thread_client
 from n2v_scale.config import TrainSettings
 from n2v_scale.cores import available_cores
-from n2v_scale.devices import torch_threads
-from n2v_scale.errors import InputError, OutputError
-from n2v_scale.io.stores import inside
+from n2v_scale.devices import choose_device, torch_threads
+from n2v_scale.errors import (
+    ConfigError,
+    DeviceMemoryError,
+    InputError,
+)
+from n2v_scale.foreground import open_foreground
 from n2v_scale.io.volume import Volume
+from n2v_scale.job import Job, agreed, check_folder, decide
+from n2v_scale.lock import driver_lock
 from n2v_scale.loop import train_network
-from n2v_scale.model import Model, check_is_model, load_model, save_model
+from n2v_scale.methods.n2v import Noise2Void
+from n2v_scale.metrics_file import MetricsFile
+from n2v_scale.model import Model, load_model, save_model
+from n2v_scale.model_card import METRICS_NAME, read_card
+from n2v_scale.parallel import Ranks, found_ranks, joined, run_ranks
 from n2v_scale.patches import PatchSampler
-from n2v_scale.progress import NoProgress, Progress
-from n2v_scale.statistics import ChannelStatistics, normalisation_from, sample_statistics
+from n2v_scale.progress import NoProgress, Progress, progress_for
+from n2v_scale.run import Run
+from n2v_scale.signals import kept_alive
+from n2v_scale.sources import Source, open_sources
+from n2v_scale.statistics import ChannelStatistics
+from n2v_scale.trained_card import card_of
 
 READERS = 2
 """Threads that read regions ahead of the training."""
 
 
 def train_model(
-    volume: Volume,
+    volumes: Sequence[Volume],
     folder: Path,
     settings: TrainSettings,
     *,
@@ -35,51 +57,224 @@ def train_model(
     client: Client | None = None,
     progress: Progress | None = None,
 ) -> Model:
-    """Train on ``volume`` and write the model; see :func:`n2v_scale.train`."""
+    """Train on ``volumes`` and write the model; see :func:`n2v_scale.train`."""
+    started = monotonic()
     progress = progress or NoProgress()
-    _check_folder(folder, volume, overwrite=overwrite)
-    design = design_for(settings, volume.spatial_shape, volume.voxel_size)
-    statistics = sample_statistics(volume, seed=settings.seed)
-    if settings.on_nan == "error":
-        _check_statistics(volume, statistics)
-    normalisation = normalisation_from(statistics, volume.address)
-    with _client(client) as used:
-        sampler = PatchSampler(
-            volume,
-            normalisation,
-            used,
-            patch=design.patch,
-            batch=design.batch,
-            seed=settings.seed,
-            on_nan=settings.on_nan,
+    settings = _resolved(settings)
+    group = found_ranks()
+    if group is not None and settings.devices > 1:
+        raise ConfigError(
+            "--devices starts processes itself, and this one was started with others already: "
+            "leave it out"
         )
-        with torch_threads(settings.threads or available_cores()):
-            trained = train_network(
-                volume, normalisation, settings, design, sampler, progress=progress
-            )
-    save_model(folder, trained.card, trained.weights, overwrite=overwrite)
+    check_folder(folder, volumes)
+    checkpoints = CheckpointFolder.beside(folder)
+    with joined(group, choose_device(settings.device)) as ranks:
+        progress = progress if ranks.leads else NoProgress()
+        with kept_alive(), _alone(checkpoints, ranks, progress) as check:
+            given = (volumes, folder, settings, overwrite, started)
+            job = agreed(ranks, partial(decide, *given))
+            if job is None:
+                progress.say(f"{folder} is finished: nothing to do")
+            else:
+                if job.begun is not None:
+                    step = step_of(job.begun)
+                    progress.say(f"going on from step {step}, which an earlier run has kept")
+                _carry_out(job, ranks, client, progress, check)
+            if ranks.leads:
+                checkpoints.clear()
+        if ranks.leads:
+            remove_empty(checkpoints.path)
     return load_model(folder)
 
 
-def _client(client: Client | None) -> AbstractContextManager[Client]:
-    return thread_client(READERS) if client is None else nullcontext(client)
+def _resolved(settings: TrainSettings) -> TrainSettings:
+    """With a budget, and the network of the model that is begun with."""
+    settings = settings.resolved()
+    if settings.init is None or "net" in settings.model_fields_set:
+        return settings
+    net = read_card(Path(settings.init)).network
+    # Not among the fields that were set: nobody asked for it.
+    return TrainSettings.model_construct(
+        settings.model_fields_set, **{**dict(settings), "net": net}
+    )
 
 
-def _check_folder(folder: Path, volume: Volume, *, overwrite: bool) -> None:
-    if inside(folder, volume.address):
-        raise OutputError(f"the model {folder} would lie inside its own input: choose another name")
-    if folder.exists():
-        if not overwrite:
-            raise OutputError(
-                f"{folder} exists: choose another name, or --overwrite to train afresh"
-            )
-        check_is_model(folder)
+def _carry_out(
+    job: Job, ranks: Ranks, client: Client | None, progress: Progress, check: Callable[[], None]
+) -> None:
+    """Train; when a step does not fit the device, once more with half the batch."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}."):
-            pass
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error}") from None
+        _start(job, ranks, client, progress, check)
+    except DeviceMemoryError as error:
+        fixed = job.begun is not None or job.settings.batch is not None
+        if fixed or job.design.batch == 1 or ranks.size > 1:
+            raise
+        half = job.design.batch // 2
+        progress.say(f"{error}: trying with half the batch, {half}")
+        smaller = replace(job, design=replace(job.design, batch=half))
+        _start(smaller, ranks, client, progress, check)
+
+
+def _start(
+    job: Job, ranks: Ranks, client: Client | None, progress: Progress, check: Callable[[], None]
+) -> None:
+    """Run the job here, or in processes of its own."""
+    if job.settings.devices == 1:
+        with _client(client) as used:
+            _train(job, ranks, used, progress, check)
+        return
+    address: Any = None
+    if client is not None:
+        scheduler = "inproc" if client.scheduler is None else str(client.scheduler.address)
+        if scheduler.startswith("inproc"):
+            raise ConfigError("a client of threads serves one process: leave out devices, or it")
+        address = (scheduler, client.security)
+    shown = not isinstance(progress, NoProgress)
+    run_ranks(_train_rank, job.settings.devices, job, address, shown)
+
+
+def _train_rank(
+    environment: dict[str, str], job: Job, address: tuple[str, Security] | None, shown: bool
+) -> None:
+    """In one of several processes on this machine."""
+    progress = progress_for(sys.stderr) if shown and environment["RANK"] == "0" else NoProgress()
+    threads = max(1, (job.settings.threads or available_cores()) // job.settings.devices)
+    job = replace(job, settings=job.settings.model_copy(update={"threads": threads}))
+    with joined(environment, choose_device(job.settings.device)) as ranks, ExitStack() as stack:
+        if address is None:
+            client = stack.enter_context(thread_client(READERS))
+        else:
+            opened = Client(address[0], security=address[1], set_as_default=False)
+            client = stack.enter_context(opened)
+        _train(job, ranks, client, progress, lambda: None)
+
+
+def _train(
+    job: Job, ranks: Ranks, client: Client, progress: Progress, check: Callable[[], None]
+) -> None:
+    """Survey, train, and write the model, together with the processes there are."""
+    settings, design = job.settings, job.design
+    checkpoints = CheckpointFolder.beside(job.folder)
+    begun = None if job.begun is None else read_checkpoint(job.begun)
+    with torch_threads(settings.threads or available_cores()):
+        progress.say("looking at a sample of the volume")
+        sources = _sources(job, client)
+        run = Run(
+            settings,
+            design,
+            Noise2Void(settings.voxels_per_site, design.radius),
+            _sampler(job, sources, ranks, client),
+            _budget(job, begun),
+            _device(settings, ranks),
+            _metrics(job, ranks),
+            checkpoints,
+            begun,
+            _initial_weights(settings),
+            ranks,
+            progress,
+            job.request,
+            check,
+        )
+        trained = train_network(run)
+        if ranks.leads:
+            check()
+            card = card_of(run, trained, sources)
+            metrics = [checkpoints.path / METRICS_NAME]
+            save_model(job.folder, card, trained.weights, overwrite=True, extra=metrics)
+    if trained.stopped_early:
+        progress.say(f"stopped at step {trained.steps}: the held-out loss falls no more")
+
+
+def _sampler(job: Job, sources: Sequence[Source], ranks: Ranks, client: Client) -> PatchSampler:
+    settings, design = job.settings, job.design
+    return PatchSampler(
+        sources,
+        client,
+        patch=design.patch,
+        batch=design.batch * ranks.size,
+        seed=settings.seed,
+        on_nan=settings.on_nan,
+        pool_bytes=settings.pool_memory,
+        lanes=ranks.lanes(design.batch),
+    )
+
+
+def _budget(job: Job, begun: Checkpoint | None) -> Budget:
+    settings = job.settings
+    spent = monotonic() - job.started if begun is None else float(begun.state["seconds"])
+    step = 0 if begun is None else int(begun.state["step"])
+    return Budget(settings.steps, settings.minutes, spent_s=max(0.0, spent), step=step)
+
+
+def _device(settings: TrainSettings, ranks: Ranks) -> torch.device:
+    device = choose_device(settings.device)
+    return torch.device(device, ranks.local) if device == "cuda" else torch.device(device)
+
+
+def _sources(job: Job, client: Client) -> tuple[Source, ...]:
+    settings = job.settings
+    masks = None
+    if settings.foreground is not None:
+        if len(job.volumes) > 1:
+            raise ConfigError("--foreground is for one volume: train on one, or without it")
+        masks = [open_foreground(settings.foreground, job.volumes[0])]
+    sources = open_sources(
+        job.volumes,
+        job.design.patch,
+        client,
+        seed=settings.seed,
+        uniform=settings.sampling == "uniform",
+        foregrounds=masks,
+    )
+    for source in sources:
+        assert source.survey is not None
+        if settings.on_nan == "error":
+            _check_statistics(source.volume, source.survey.statistics)
+        _ = source.normalisation  # a constant volume is refused here
+    return sources
+
+
+def _metrics(job: Job, ranks: Ranks) -> MetricsFile | None:
+    if not ranks.leads:
+        return None
+    path = CheckpointFolder.beside(job.folder).path / METRICS_NAME
+    board = job.settings.tensorboard
+    return MetricsFile(path, None if board is None else Path(board))
+
+
+def _initial_weights(settings: TrainSettings) -> dict[str, torch.Tensor] | None:
+    if settings.init is None:
+        return None
+    return dict(load_model(settings.init).network.state_dict())
+
+
+@contextmanager
+def _client(client: Client | None) -> Iterator[Client]:
+    if client is not None:
+        yield client
+        return
+    with thread_client(READERS) as own:
+        yield own
+
+
+@contextmanager
+def _alone(
+    checkpoints: CheckpointFolder, ranks: Ranks, progress: Progress
+) -> Iterator[Callable[[], None]]:
+    """One training at a time writes a model; what it yields raises when another one does."""
+    if not ranks.leads:
+        yield lambda: None
+        return
+    with driver_lock(str(checkpoints.path), wait=progress.say) as lock:
+        yield lock.check
+
+
+def remove_empty(folder: Path) -> None:
+    """Delete a folder of a finished training, unless somebody has put something there."""
+    for path in (folder / "0", folder):  # where the lock was, and all of it
+        with suppress(OSError):
+            path.rmdir()
 
 
 def _check_statistics(volume: Volume, statistics: tuple[ChannelStatistics, ...]) -> None:

@@ -11,18 +11,23 @@ import torch
 from safetensors.torch import load_file
 
 import n2v_scale
-from n2v_scale import loop, training
-from n2v_scale.architecture import DEFAULT_STEPS, design_for
+from n2v_scale import training
+from n2v_scale.architecture import design_for
+from n2v_scale.budget import Budget
 from n2v_scale.config import TrainSettings
 from n2v_scale.denoiser import Region
-from n2v_scale.errors import ConfigError, TrainingError
+from n2v_scale.errors import TrainingError
 from n2v_scale.geometry import Box
-from n2v_scale.loop import Budget, schedule, train_network
+from n2v_scale.loop import train_network
 from n2v_scale.methods.n2v import Noise2Void
 from n2v_scale.nets import build_network
 from n2v_scale.patches import PatchSampler
 from n2v_scale.progress import LineProgress
-from n2v_scale.statistics import normalisation_from, sample_statistics
+from n2v_scale.run import Run
+from n2v_scale.sources import open_sources
+from n2v_scale.step import augment
+from n2v_scale.streams import Streams
+from n2v_scale.validation import validate
 
 TINY = {"steps": 6, "filters": 2, "depth": 1, "batch": 2, "patch": (8, 16, 16), "validate_every": 2}
 
@@ -50,85 +55,41 @@ def volume(tmp_path, write_volume):
     return write_volume(tmp_path / "v.zarr", noisy(waves(16, 32, 48)), chunk=(8, 8, 16))
 
 
-# Budget
-
-
-def test_a_budget_of_steps_counts_them():
-    budget = Budget(4, None)
-    assert (budget.total, budget.unit, budget.share()) == (4, "step", 0)
-    shares = []
-    while budget.share() < 1:
-        assert budget.advance() == 1
-        shares.append(budget.share())
-    assert shares == [0.25, 0.5, 0.75, 1]
-
-
-def test_a_budget_of_minutes_follows_the_clock(monkeypatch):
-    now = [50.0]
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-    budget = Budget(None, 0.5)
-    assert (budget.total, budget.unit) == (30, "s")
-    now[0] += 12
-    assert budget.advance() == 12
-    now[0] += 3
-    assert budget.advance() == 3
-    assert (budget.step, budget.share(), budget.seconds()) == (2, 0.5, 15)
-    now[0] += 100
-    assert budget.share() == 1
-
-
-def test_without_a_wish_there_is_a_default():
-    assert Budget(None, None).total == DEFAULT_STEPS
-
-
-def test_steps_and_minutes_together_are_refused():
-    with pytest.raises(ConfigError, match="steps and minutes are both given"):
-        Budget(3, 1.0)
-
-
-def test_the_command_refuses_steps_with_minutes(volume, tmp_path, client):
-    with pytest.raises(ConfigError, match="steps and minutes are both given"):
-        n2v_scale.train(volume, tmp_path / "m", client=client, **TINY, minutes=1)
-    assert not (tmp_path / "m").exists()
-
-
-# Schedule
-
-
-def test_the_schedule_warms_up_and_falls_to_zero():
-    rates = [schedule(step, step / 1000) for step in range(1001)]
-    peak = int(np.argmax(rates))
-    assert rates[0] == pytest.approx(1 / loop.WARM_UP_STEPS)
-    assert peak == loop.WARM_UP_STEPS - 1
-    assert rates[peak] > 0.99
-    assert (np.diff(rates[: peak + 1]) > 0).all()
-    assert (np.diff(rates[peak:]) < 0).all()
-    assert rates[-1] == pytest.approx(0, abs=1e-12)
-
-
 # Augmentation
+
+
+def streams(seed: int, patches: int) -> Streams:
+    return Streams([(seed, lane) for lane in range(patches)])
 
 
 @pytest.mark.parametrize(("turns", "count"), [(False, 8), (True, 16)])
 def test_augmentation_flips_and_turns_planes_and_keeps_z_apart(turns, count):
     z, y, x = torch.meshgrid(*[torch.arange(4)] * 3, indexing="ij")
     batch = torch.stack([1000 * s + 100 * z + 10 * y + x for s in range(2)])[:, None]
-    seen = set()
-    for seed in range(300):
-        out = loop._augment(batch, torch.Generator().manual_seed(seed), turns)
+    seen = [set(), set()]
+    for seed in range(150):
+        out = augment(batch, streams(seed, 2), turns)
         assert out.shape == batch.shape
         assert torch.equal(out.flatten(1).sort().values, batch.flatten(1).sort().values)
         planes = out // 100 % 10
         assert (planes.flatten(3) == planes[..., :1, :1].flatten(3)).all()
-        assert torch.equal(out[1], out[0] + 1000)
-        seen.add(tuple(out[0].flatten().tolist()))
-    assert len(seen) == count
+        for k in range(2):
+            seen[k].add(tuple((out[k] - 1000 * k).flatten().tolist()))
+    assert [len(s) for s in seen] == [count, count]
+
+
+def test_a_patch_is_turned_the_same_way_whatever_is_beside_it():
+    batch = torch.rand(3, 1, 2, 4, 4)
+    for seed in range(20):
+        together = augment(batch, streams(seed, 3), turns=True)
+        alone = augment(batch[2:], Streams([(seed, 2)]), turns=True)
+        assert torch.equal(together[2:], alone)
 
 
 def test_without_turns_y_and_x_keep_their_places():
     batch = torch.arange(2 * 3 * 5).reshape(1, 1, 2, 3, 5)
     for seed in range(50):
-        out = loop._augment(batch, torch.Generator().manual_seed(seed), turns=False)
+        out = augment(batch, streams(seed, 1), turns=False)
         assert out.shape == batch.shape
         along_x = out.diff(dim=4).abs()
         assert (along_x == 1).all()
@@ -187,19 +148,21 @@ def test_a_loss_that_is_not_finite_names_the_learning_rate(volume, tmp_path, cli
 
 
 def trained(volume, client, **settings):
-    """The result of a run, its network and the patches it was judged by."""
+    """The result of a run, and the held-out loss of the weights that it delivers."""
     chosen = TrainSettings(**(TINY | settings))
     design = design_for(chosen, volume.spatial_shape, volume.voxel_size)
-    constants = normalisation_from(sample_statistics(volume), "v")
+    sources = open_sources([volume], design.patch, client, seed=chosen.seed)
     sampler = PatchSampler(
-        volume, constants, client, patch=design.patch, batch=design.batch, seed=chosen.seed
+        sources, client, patch=design.patch, batch=design.batch, seed=chosen.seed
     )
-    result = train_network(volume, constants, chosen, design, sampler)
+    method = Noise2Void(chosen.voxels_per_site, design.radius)
+    budget = Budget(chosen.steps, chosen.minutes)
+    run = Run(chosen, design, method, sampler, budget, torch.device("cpu"))
+    result = train_network(run)
     network = build_network(design.network, design.network_config).eval()
     network.load_state_dict(result.weights)
     held_out = [torch.from_numpy(v)[None, None] for v in sampler.validation()]
-    method = Noise2Void(chosen.voxels_per_site, design.radius)
-    return result, loop._validate(method, network, held_out).get("held_out")
+    return result, validate(run, network, held_out).get("held_out")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +170,7 @@ def trained(volume, client, **settings):
 )
 def test_the_weights_with_the_lowest_held_out_loss_are_delivered(volume, client, net, rate):
     result, loss = trained(volume, client, net=net, learning_rate=rate, steps=20)
-    history = [h["held_out"] for h in result.card.history]
+    history = [h["held_out"] for h in result.history]
     assert loss == pytest.approx(min(history), rel=1e-6)
     if rate == 0.3:  # the run spoils what the filter began with
         assert history[-1] > 1.01 * min(history)
@@ -216,7 +179,7 @@ def test_the_weights_with_the_lowest_held_out_loss_are_delivered(volume, client,
 def test_without_held_out_regions_the_last_weights_are_delivered(volume, client):
     result, loss = trained(volume, client, patch=(16, 32, 48), steps=3)
     assert loss is None
-    assert not any("held_out" in h for h in result.card.history)
+    assert not any("held_out" in h for h in result.history)
     assert result.weights["unet.head.weight"].abs().max() > 0
 
 
@@ -227,23 +190,14 @@ def test_minutes_end_a_run(volume, tmp_path, client):
     assert last["step"] >= 1
 
 
-def test_a_budget_of_minutes_ends_by_the_clock(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-    budget = Budget(None, 0.5)
-    assert (budget.total, budget.unit, budget.share()) == (30.0, "s", 0.0)
-    now[0] += 15
-    assert budget.share() == 0.5
-    assert budget.advance() == 15
-    now[0] += 15.001
-    assert budget.share() == 1
-
-
 def test_a_run_is_shown(volume, tmp_path, client, capsys):
     n2v_scale.train(volume, tmp_path / "m", client=client, progress=LineProgress(), **TINY)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines()[0] == "fitting the linear filter"
+    assert err.splitlines()[:2] == [
+        "looking at a sample of the volume",
+        "fitting the linear filter",
+    ]
     assert err.splitlines()[-1].startswith("training: 6 steps in ")
 
 

@@ -14,13 +14,14 @@ from scipy.stats import chisquare
 
 from n2v_scale.geometry import grid_cell, grid_indices
 from n2v_scale.masks import flat_index, site_cell, stratified_sites, uniform_neighbours
+from n2v_scale.streams import Streams
 
 shapes = st.tuples(st.integers(1, 7), st.integers(2, 9), st.integers(2, 9))
 cells = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
 
 
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def streams(seed: int = 0, patches: int = 1) -> Streams:
+    return Streams([(seed, k) for k in range(patches)])
 
 
 def is_uniform(counts) -> bool:
@@ -30,7 +31,7 @@ def is_uniform(counts) -> bool:
 @given(shapes, cells, st.integers(0, 99))
 @settings(deadline=None)
 def test_every_cell_has_exactly_one_site(shape, cell, seed):
-    sites = stratified_sites(2, shape, cell, rng(seed))
+    sites = stratified_sites(2, shape, cell, streams(seed, 2))
     for one in sites.tolist():
         boxes = [grid_cell(i, cell, shape) for i in grid_indices(shape, cell)]
         assert len(one) == len(boxes)
@@ -40,7 +41,7 @@ def test_every_cell_has_exactly_one_site(shape, cell, seed):
 
 @pytest.mark.parametrize(("shape", "cell"), [((3, 4, 5), (2, 3, 2)), ((1, 7, 6), (1, 4, 4))])
 def test_sites_are_uniform_within_their_cell(shape, cell):
-    sites = stratified_sites(6000, shape, cell, rng(1))
+    sites = stratified_sites(6000, shape, cell, streams(1))
     for n, index in enumerate(grid_indices(shape, cell)):
         box = grid_cell(index, cell, shape)
         where = sites[:, n] - torch.tensor(box.start)
@@ -51,7 +52,7 @@ def test_sites_are_uniform_within_their_cell(shape, cell):
 
 
 def test_samples_of_a_batch_and_cells_of_a_patch_draw_apart():
-    sites = stratified_sites(400, (2, 4, 4), (2, 2, 2), rng(2)) % 2
+    sites = stratified_sites(400, (2, 4, 4), (2, 2, 2), streams(2, 400)) % 2
     flat = sites @ torch.tensor([4, 2, 1])  # (400, 4), which voxel of its cell
     pairs = np.bincount((flat[:, 0] * 8 + flat[:, 3]).numpy(), minlength=64)
     assert is_uniform(pairs)
@@ -82,7 +83,7 @@ def neighbours_of(site, shape, radius):
 )
 def test_replacements_are_uniform_over_all_other_voxels_of_the_window(site, shape, radius):
     sites = torch.tensor(site).expand(60, 200, 3)
-    drawn = uniform_neighbours(sites, shape, radius, rng(3)).reshape(-1, 3).numpy()
+    drawn = uniform_neighbours(sites, shape, radius, streams(3)).reshape(-1, 3).numpy()
     found, counts = np.unique(drawn, axis=0, return_counts=True)
     assert [tuple(p) for p in found.tolist()] == neighbours_of(site, shape, radius)
     assert len(counts) == 1 or is_uniform(counts)
@@ -91,9 +92,9 @@ def test_replacements_are_uniform_over_all_other_voxels_of_the_window(site, shap
 @given(shapes, cells, st.tuples(*[st.integers(1, 3)] * 3), st.integers(0, 99))
 @settings(deadline=None)
 def test_replacements_lie_in_the_window_and_are_not_the_site(shape, cell, radius, seed):
-    generator = rng(seed)
-    sites = stratified_sites(2, shape, cell, generator)
-    drawn = uniform_neighbours(sites, shape, radius, generator)
+    drawing = streams(seed, 2)
+    sites = stratified_sites(2, shape, cell, drawing)
+    drawn = uniform_neighbours(sites, shape, radius, drawing)
     assert (drawn >= 0).all()
     assert (drawn < torch.tensor(shape)).all()
     assert ((drawn - sites).abs() <= torch.tensor(radius)).all()
@@ -136,7 +137,17 @@ def test_flat_index_is_c_order():
     assert flat.tolist() == list(range(60))
 
 
-def test_the_generator_decides_the_draws():
-    first, again, other = (stratified_sites(1, (8, 8, 8), (2, 2, 2), rng(s)) for s in (4, 4, 5))
+def test_the_streams_decide_the_draws():
+    first, again, other = (stratified_sites(1, (8, 8, 8), (2, 2, 2), streams(s)) for s in (4, 4, 5))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_a_patch_has_the_same_sites_in_whatever_batch():
+    together = stratified_sites(4, (4, 8, 8), (2, 2, 2), streams(1, 4))
+    neighbours = uniform_neighbours(together, (4, 8, 8), (1, 2, 2), streams(2, 4))
+    for k in range(4):
+        alone = stratified_sites(1, (4, 8, 8), (2, 2, 2), Streams([(1, k)]))
+        assert torch.equal(alone[0], together[k])
+        one = uniform_neighbours(alone, (4, 8, 8), (1, 2, 2), Streams([(2, k)]))
+        assert torch.equal(one[0], neighbours[k])

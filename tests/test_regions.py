@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from n2v_scale import regions
 from n2v_scale.geometry import Box, as_shape, grid_cell, grid_indices, grid_shape, round_up
 from n2v_scale.regions import (
     LARGEST_CHUNK,
@@ -71,25 +71,140 @@ def test_a_region_is_about_two_patches_of_whole_chunks(shape, chunk, patch):
         assert e == n or c > LARGEST_CHUNK or e % c == 0
 
 
+def stratum_of(sampler: RegionSampler, flat: int) -> int:
+    """Stratum k holds the cells from k * cells // strata up to the next one's first."""
+    firsts = [k * sampler.cells // sampler.strata for k in range(sampler.strata)]
+    return int(np.searchsorted(firsts, flat, side="right")) - 1
+
+
 @given(samplers(), st.integers(0, 5), st.integers(1, 40))
 @settings(deadline=None)
-def test_a_pass_visits_every_stratum_once(sampler, number, strata):
+def test_a_pass_visits_every_stratum_once(sampler, number, most):
+    sampler = replace(sampler, most=most)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(regions, "STRATA", strata)
         patched.setattr(RegionSampler, "_box", lambda _self, index, _shift: index)
-        visited = list(sampler.one_pass(number))
-    count = min(sampler.cells, strata)
-    assert len(visited) == count
-    size = (sampler.times, sampler.channels, *grid_shape(sampler.shape, sampler.extent))
-    flat = [np.ravel_multi_index((r.t, r.c, *r.box), size) for r in visited]
-    # Stratum k holds the cells from k * cells // count up to the next stratum's first.
-    firsts = [k * sampler.cells // count for k in range(count)]
-    assert sorted(np.searchsorted(firsts, flat, side="right") - 1) == list(range(count))
+        visited = sampler.one_pass(number)
+    assert len(visited) == sampler.strata == sampler.pass_length
+    assert min(sampler.cells, most) <= sampler.strata <= sampler.cells
+    size = (sampler.channels, sampler.times, *grid_shape(sampler.shape, sampler.extent))
+    flat = [int(np.ravel_multi_index((r.c, r.t, *r.box), size)) for r in visited]
+    assert [stratum_of(sampler, n) for n in flat] == [r.stratum for r in visited]
+    assert sorted(r.stratum for r in visited) == list(range(sampler.strata))
+
+
+@given(samplers(), st.integers(0, 5), st.integers(1, 40), st.data())
+@settings(deadline=None)
+def test_every_stratum_is_in_a_pass_with_weights(sampler, number, most, data):
+    sampler = replace(sampler, most=most)
+    weights = data.draw(
+        st.lists(st.floats(0.01, 1), min_size=sampler.strata, max_size=sampler.strata)
+    )
+    weighted = replace(sampler, weights=tuple(weights))
+    visited = weighted.one_pass(number)
+    assert len(visited) == weighted.pass_length == 2 * sampler.strata
+    assert {r.stratum for r in visited} == set(range(sampler.strata))
+
+
+def test_heavier_strata_come_more_often():
+    weights = (0.1, 0.1, 1.0, 0.4) * 8
+    sampler = RegionSampler(1, 1, (64, 64, 128), (8,) * 3, (8,) * 3, 0, 32, weights)
+    assert sampler.strata == 32
+    passes = 60
+    count = Counter(r.stratum for k in range(passes) for r in sampler.one_pass(k))
+    by_weight = {
+        w: np.mean([count[k] for k in range(32) if weights[k] == w]) / passes for w in set(weights)
+    }
+    # Once a pass for all, and as often again on average: 32 draws, shared by weight.
+    expected = {w: 1 + 32 * w / sum(weights) for w in by_weight}
+    assert by_weight == pytest.approx(expected, rel=0.1)
+
+
+def test_a_pass_can_be_asked_for_by_its_number():
+    sampler = RegionSampler(2, 2, (40, 40, 40), (8,) * 3, (8,) * 3, 5, 16, (1.0,) * 16)
+    late = sampler.one_pass(1000)
+    assert isinstance(late, list)
+    assert late == replace(sampler).one_pass(1000)
+    assert late != sampler.one_pass(1001)
+
+
+@given(samplers(), st.integers(0, 5), st.integers(1, 40))
+@settings(deadline=None)
+def test_a_region_drawn_again_is_of_the_same_stratum(sampler, seed, most):
+    sampler = replace(sampler, most=most)
+    region = sampler.one_pass(0)[0]
+    size = (sampler.channels, sampler.times, *grid_shape(sampler.shape, sampler.extent))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RegionSampler, "_box", lambda _self, index, _shift: index)
+        again = sampler.redraw(region, np.random.default_rng(seed))
+    flat = int(np.ravel_multi_index((again.c, again.t, *again.box), size))
+    assert again.stratum == region.stratum == stratum_of(sampler, flat)
+
+
+def test_drawing_again_reaches_all_of_a_stratum():
+    sampler = RegionSampler(1, 1, (64, 64, 64), (8,) * 3, (8,) * 3, 0, most=8)
+    region = sampler.one_pass(0)[0]
+    rng = np.random.default_rng(0)
+    assert len({sampler.redraw(region, rng).box for _ in range(200)}) == 64 / 8
+
+
+@given(samplers(), st.integers(1, 40))
+@settings(deadline=None)
+def test_the_survey_looks_at_one_cell_a_stratum(sampler, most):
+    sampler = replace(sampler, most=most)
+    boxes = sampler.survey_boxes()
+    assert [r.stratum for r in boxes] == list(range(sampler.strata))
+    cells = set()
+    for r in boxes:
+        index = [a // e for a, e in zip(r.box.start, sampler.extent, strict=True)]
+        assert r.box == grid_cell(as_shape(index), sampler.extent, sampler.shape)
+        cells.add((r.t, r.c, r.box))
+    assert len(cells) == len(boxes)
+    assert boxes == sampler.survey_boxes()
+
+
+@given(samplers(), st.integers(1, 40))
+@settings(deadline=None)
+def test_every_channel_is_surveyed(sampler, most):
+    sampler = replace(sampler, most=most)
+    assert {r.c for r in sampler.survey_boxes()} == set(range(sampler.channels))
+
+
+@pytest.mark.parametrize("channels", [3, 5, 7, 10, 12])
+def test_every_channel_is_surveyed_and_passed_even_with_few_strata(channels):
+    for seed in range(10):
+        sampler = RegionSampler(4, channels, (64, 64, 64), (8,) * 3, (8,) * 3, seed, most=16)
+        assert {r.c for r in sampler.survey_boxes()} == set(range(channels))
+        assert {r.c for r in sampler.one_pass(0)} == set(range(channels))
+
+
+@given(samplers(), st.integers(1, 2**12))
+@settings(deadline=None)
+def test_pieces_to_look_at_are_whole_chunks_in_their_cells(sampler, voxels):
+    unit = [c if c <= LARGEST_CHUNK else 1 for c in sampler.chunk]
+    whole = sampler.survey_boxes(2**40)
+    for piece, cell in zip(sampler.survey_boxes(voxels), whole, strict=True):
+        assert piece.stratum == cell.stratum
+        assert Box.whole(sampler.shape).contains(piece.box)
+        assert piece.box.size
+        for a, b, n, c in zip(piece.box.start, piece.box.stop, sampler.shape, unit, strict=True):
+            assert a % c == 0
+            assert b % c == 0 or b == n or c == 1
+            assert b - a <= max(64, c)
+
+
+def test_the_survey_of_a_huge_volume_is_bounded_and_reaches_all_of_it():
+    sampler = RegionSampler(2, 2, (4096, 65536, 65536), (64,) * 3, (64, 128, 128), 0)
+    boxes = sampler.survey_boxes()
+    assert len(boxes) == STRATA
+    assert sum(r.box.size for r in boxes) <= STRATA * 64**3
+    assert {(r.t, r.c) for r in boxes} == {(t, c) for t in range(2) for c in range(2)}
+    assert min(r.box.start[0] for r in boxes) < 512
+    assert max(r.box.stop[0] for r in boxes) > 3584
 
 
 def test_a_large_volume_is_visited_in_a_bounded_number_of_strata():
     sampler = RegionSampler(3, 2, (4096, 65536, 65536), (64,) * 3, (32, 64, 64), 0)
-    boxes = list(sampler.one_pass(0))
+    boxes = sampler.one_pass(0)
     assert sampler.cells > 10**6
     assert len(boxes) == STRATA
     assert {(r.t, r.c) for r in boxes} == {(t, c) for t in range(3) for c in range(2)}
@@ -99,7 +214,7 @@ def test_a_large_volume_is_visited_in_a_bounded_number_of_strata():
 
 def test_the_order_within_a_pass_is_random():
     sampler = RegionSampler(1, 1, (64, 64, 64), (8,) * 3, (8,) * 3, 0)
-    first, second = list(sampler.one_pass(0)), list(sampler.one_pass(1))
+    first, second = sampler.one_pass(0), sampler.one_pass(1)
     assert [r.box.start for r in first] != sorted(r.box.start for r in first)
     assert first != second
 
@@ -131,17 +246,17 @@ def test_no_part_of_an_axis_is_read_much_less_than_the_others(length, chunk):
 @given(samplers())
 @settings(deadline=None, max_examples=20)
 def test_the_seed_decides_the_order(sampler):
-    again = RegionSampler(**vars(sampler))
+    again = replace(sampler)
     first = list(islice(sampler, 30))
     assert list(islice(again, 30)) == first
     assume(sampler.cells > 8)
-    other = RegionSampler(**{**vars(sampler), "seed": sampler.seed + 1})
+    other = replace(sampler, seed=sampler.seed + 1)
     assert list(islice(other, 30)) != first
 
 
 def test_passes_follow_each_other():
     sampler = RegionSampler(1, 2, (20, 20, 20), (5,) * 3, (5,) * 3, 3)
-    n = len(list(sampler.one_pass(0)))
+    n = sampler.pass_length
     assert list(islice(sampler, 3 * n)) == [r for k in range(3) for r in sampler.one_pass(k)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import zarr
@@ -19,7 +21,6 @@ from n2v_scale.statistics import (
     sample_boxes,
     sample_statistics,
 )
-from n2v_scale.statistics import SampledBox as Sample
 
 
 @pytest.fixture
@@ -167,11 +168,11 @@ def test_voxels_without_a_value_are_counted_placed_and_left_out(store):
     assert found.first_not_finite == (3, 4, 5)
 
 
-def test_a_place_without_a_value_is_told_in_the_volumes_coordinates(store):
+def test_a_place_without_a_value_is_told_in_the_volumes_coordinates():
     data = np.zeros((20, 32, 32), "f4")
     data[18, 21, 30] = np.nan
     box = Box((16, 16, 16), (20, 32, 32))
-    found = box_statistics(store(data, (16, 16, 16)), Sample(0, 0, box))
+    found = box_statistics(data[box.slices], box)
     assert (found.first_not_finite, found.not_finite) == ((18, 21, 30), 1)
 
 
@@ -180,6 +181,20 @@ def test_a_box_without_any_value_changes_no_mean(store):
     data[16:] = np.random.default_rng(0).normal(size=(16, 16, 16))
     (found,) = sample_statistics(store(data, (16, 16, 16)))
     assert_close(found, of(data), 1)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "f2", "f4", "f8"])
+def test_the_statistics_of_a_box_equal_numpy_whatever_the_type(dtype):
+    data = np.random.default_rng(0).integers(0, 100, (4, 5, 6)).astype(dtype)
+    assert_close(box_statistics(data, Box.whole((4, 5, 6))), of(data), 1)
+
+
+def test_a_box_that_cannot_be_read_is_left_out(store):
+    data = np.random.default_rng(0).integers(0, 100, (32, 16, 16)).astype("u2")
+    volume = store(data, (16, 16, 16))
+    (Path(volume.address) / "c/0/0/0").write_bytes(b"broken")
+    (found,) = sample_statistics(volume)
+    assert_close(found, of(data[16:]), 1)
 
 
 def test_a_constant_volume_is_refused(store):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from n2v_scale.geometry import Box, Halo
+from n2v_scale.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Method(Protocol):
     def name(self) -> str:
         """As in the model card."""
 
-    def prepare(self, batch: Tensor, generator: torch.Generator) -> Example:
+    def prepare(self, batch: Tensor, streams: Streams) -> Example:
         """An example from noisy patches (b, c, z, y, x), normalised, NaN where there is no data.
 
-        All randomness comes from ``generator``, which lives on the batch's device.
+        All randomness comes from ``streams``, which live on the batch's device.
         """
 
     def loss(self, output: Tensor, example: Example) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from n2v_scale.geometry import Box, Halo, Shape, as_shape
 from n2v_scale.masks import flat_index, site_cell, stratified_sites, uniform_neighbours
 from n2v_scale.methods.base import Example, TensorEstimate
+from n2v_scale.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,13 @@ class Noise2Void:
     """Reach of the window that replacements are drawn from, per axis."""
     name: str = "n2v"
 
-    def prepare(self, batch: Tensor, generator: torch.Generator) -> Example:
+    def prepare(self, batch: Tensor, streams: Streams) -> Example:
         """Hide the sites; see :class:`n2v_scale.methods.base.Method`."""
         b, c, *extent = batch.shape
         shape = as_shape(extent)
         voxels = batch.reshape(b * c, -1)
-        sites = stratified_sites(b * c, shape, site_cell(shape, self.voxels_per_site), generator)
-        neighbours = uniform_neighbours(sites, shape, self.radius, generator)
+        sites = stratified_sites(b * c, shape, site_cell(shape, self.voxels_per_site), streams)
+        neighbours = uniform_neighbours(sites, shape, self.radius, streams)
         extents = torch.tensor(shape, device=batch.device).expand_as(sites)
         at, source = flat_index(sites, extents), flat_index(neighbours, extents)
         clean = torch.nan_to_num(voxels, nan=0.0)

@@ -11,8 +11,13 @@ from n2v_scale.geometry import NO_HALO, Box
 from n2v_scale.masks import site_cell
 from n2v_scale.methods import method_from_dict, method_to_dict
 from n2v_scale.methods.n2v import Noise2Void
+from n2v_scale.streams import Streams
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(2, 10), st.integers(2, 10))
+
+
+def streams(seed: int = 0, patches: int = 1) -> Streams:
+    return Streams([(seed, k) for k in range(patches)])
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -28,7 +33,7 @@ def distinct(*shape: int) -> torch.Tensor:
 @settings(deadline=None)
 def test_input_differs_from_target_at_the_sites_and_nowhere_else(shape, b, c, n, seed):
     batch = distinct(b, c, *shape)
-    example = Noise2Void(n).prepare(batch, rng(seed))
+    example = Noise2Void(n).prepare(batch, streams(seed, b))
     sites = example.weight == 1
     assert torch.equal(example.input != example.target, sites)
     assert torch.equal(example.target, batch)
@@ -37,13 +42,14 @@ def test_input_differs_from_target_at_the_sites_and_nowhere_else(shape, b, c, n,
 
 def test_the_number_of_sites_is_one_a_cell_in_every_channel():
     shape = (4, 9, 9)
-    example = Noise2Void(16).prepare(distinct(2, 3, *shape), rng())
+    example = Noise2Void(16).prepare(distinct(2, 3, *shape), streams(0, 2))
     assert site_cell(shape, 16) == (2, 3, 3)
     assert (example.weight.sum(dim=(2, 3, 4)) == 2 * 3 * 3).all()
 
 
 def test_channels_and_samples_hide_different_voxels():
-    weight = Noise2Void().prepare(distinct(2, 2, 8, 16, 16), rng()).weight.reshape(4, -1)
+    example = Noise2Void().prepare(distinct(2, 2, 8, 16, 16), streams(0, 2))
+    weight = example.weight.reshape(4, -1)
     for a in range(4):
         for b in range(a):
             assert not torch.equal(weight[a], weight[b])
@@ -53,7 +59,7 @@ def test_channels_and_samples_hide_different_voxels():
 def test_a_hidden_voxel_takes_the_value_of_a_neighbour_of_its_own_channel(radius):
     shape = (5, 12, 12)
     batch = distinct(2, 2, *shape)
-    example = Noise2Void(8, radius).prepare(batch, rng(1))
+    example = Noise2Void(8, radius).prepare(batch, streams(1, 2))
     for sample, channel, *site in torch.nonzero(example.weight).tolist():
         taken = example.input[sample, channel, site[0], site[1], site[2]]
         where = torch.nonzero(batch[sample, channel] == taken)
@@ -63,7 +69,7 @@ def test_a_hidden_voxel_takes_the_value_of_a_neighbour_of_its_own_channel(radius
 
 def test_the_loss_is_taken_at_the_sites_alone():
     method = Noise2Void()
-    example = method.prepare(torch.randn(1, 1, 6, 9, 9, generator=rng()), rng(2))
+    example = method.prepare(torch.randn(1, 1, 6, 9, 9, generator=rng()), streams(2))
     output = torch.zeros_like(example.input, requires_grad=True)
     method.loss(output, example).backward()
     assert output.grad is not None
@@ -72,7 +78,7 @@ def test_the_loss_is_taken_at_the_sites_alone():
 
 def test_the_loss_is_the_mean_squared_error_at_the_sites():
     method = Noise2Void()
-    example = method.prepare(distinct(1, 1, 4, 6, 6), rng(3))
+    example = method.prepare(distinct(1, 1, 4, 6, 6), streams(3))
     wrong = example.target + 3 * example.weight + 100 * (1 - example.weight)
     assert method.loss(example.target, example).item() == 0
     assert method.loss(wrong, example).item() == pytest.approx(9)
@@ -84,8 +90,8 @@ def test_missing_voxels_weigh_nothing_and_never_enter(share, seed):
     batch = distinct(1, 2, 4, 8, 8)
     missing = torch.rand(batch.shape, generator=rng(seed)) < share
     holed = batch.masked_fill(missing, torch.nan)
-    example = Noise2Void(4).prepare(holed, rng(seed))
-    whole = Noise2Void(4).prepare(batch, rng(seed))
+    example = Noise2Void(4).prepare(holed, streams(seed))
+    whole = Noise2Void(4).prepare(batch, streams(seed))
     assert torch.isfinite(example.input).all()
     assert torch.isfinite(example.target).all()
     assert torch.equal(example.weight, whole.weight * ~missing)
@@ -95,7 +101,7 @@ def test_missing_voxels_weigh_nothing_and_never_enter(share, seed):
 
 def test_a_patch_without_data_has_a_finite_loss_and_no_gradient():
     method = Noise2Void()
-    example = method.prepare(torch.full((1, 1, 2, 4, 4), torch.nan), rng())
+    example = method.prepare(torch.full((1, 1, 2, 4, 4), torch.nan), streams())
     output = torch.ones_like(example.input, requires_grad=True)
     loss = method.loss(output, example)
     loss.backward()
@@ -106,16 +112,25 @@ def test_a_patch_without_data_has_a_finite_loss_and_no_gradient():
 
 def test_the_batch_given_is_left_alone():
     batch = distinct(1, 1, 4, 8, 8)
-    Noise2Void().prepare(batch, rng())
+    Noise2Void().prepare(batch, streams())
     assert torch.equal(batch, distinct(1, 1, 4, 8, 8))
 
 
-def test_the_generator_decides_everything():
+def test_the_streams_decide_everything():
     batch = torch.randn(2, 1, 6, 9, 9, generator=rng(5))
-    first, again, other = (Noise2Void().prepare(batch, rng(s)) for s in (6, 6, 7))
+    first, again, other = (Noise2Void().prepare(batch, streams(s, 2)) for s in (6, 6, 7))
     assert torch.equal(first.input, again.input)
     assert torch.equal(first.weight, again.weight)
     assert not torch.equal(first.weight, other.weight)
+
+
+def test_a_patch_is_hidden_alike_in_whatever_batch():
+    batch = torch.randn(4, 2, 6, 9, 9, generator=rng(5))
+    together = Noise2Void().prepare(batch, streams(6, 4))
+    for k in range(4):
+        alone = Noise2Void().prepare(batch[k : k + 1], Streams([(6, k)]))
+        assert torch.equal(alone.input[0], together.input[k])
+        assert torch.equal(alone.weight[0], together.weight[k])
 
 
 def test_inference_is_the_plain_forward_pass():

@@ -1,0 +1,46 @@
+"""What a training was asked to do, as JSON, so that another run can tell whether it is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from n2v_scale.config import TrainSettings
+from n2v_scale.io.volume import Volume
+from n2v_scale.model_card import read_card
+
+FREE = {"checkpoint_every", "tensorboard", "preset"}
+"""Settings that may differ between a run and the one that goes on with it. What a preset means is
+in the steps."""
+
+
+def requested(volumes: Sequence[Volume], settings: TrainSettings) -> dict[str, Any]:
+    """Settings and inputs."""
+    asked = settings.model_dump(mode="json", exclude=FREE)
+    if settings.init is not None:
+        asked["init"] = f"{settings.init} {read_card(Path(settings.init)).weights_sha256[:12]}"
+    asked["volumes"] = [volume.address for volume in volumes]
+    asked["identities"] = [volume.identity() for volume in volumes]
+    return asked
+
+
+def differences(now: dict[str, Any], before: Any) -> list[str]:
+    """``name: before, now other``, for everything that is not the same."""
+    if not isinstance(before, dict):
+        return ["it holds no record of its own"]
+    found = []
+    for name in sorted(now.keys() | before.keys()):
+        if name in ("volumes", "identities"):
+            continue
+        a, b = before.get(name), now.get(name)
+        if a != b:
+            found.append(f"{name}: {_text(a)}, now {_text(b)}")
+    if now.get("identities") != before.get("identities"):
+        a, b = before.get("volumes"), now.get("volumes")
+        found.append(f"volumes: {a}, now {b}" if a != b else f"the content of {b} has changed")
+    return found
+
+
+def _text(value: Any) -> str:
+    return "chosen from the volume" if value is None else str(value)
