@@ -82,6 +82,16 @@ def _forget_names() -> None:
         key_split.cache_clear()
 
 
+def _tidy_scheduler(dask_scheduler: Any) -> None:
+    """On the scheduler: the same, and what it notes of every single submission, for ever."""
+    key_split.cache_clear()
+    extension = dask_scheduler.extensions.get("spans")
+    for span in getattr(extension, "spans", {}).values():
+        metadata = getattr(span, "_metadata", None)
+        if metadata and len(metadata.get("collections", ())) > 1:
+            del metadata["collections"][1:]
+
+
 def _sendable(error: Exception) -> Exception:
     """The error, or what it says where it cannot travel to another process."""
     try:
@@ -171,14 +181,17 @@ def run_window(
             open_tries[future] = attempt
             running.add(future)
 
-    health, crew = _Health(), crew or Crew(client)
+    health, crew, finished = _Health(), crew or Crew(client), 0
     try:
         submit(crew.window)
         first = set(open_tries)
         for future in running:
             attempt = open_tries.pop(future)
             first.discard(future)
-            _forget_names()
+            finished += 1
+            if finished % FORGET_EVERY == 0:
+                with suppress(Exception):  # if the scheduler is lost, the next call says so
+                    client.run_on_scheduler(_tidy_scheduler)
             outcome = _outcome(client, future, attempt)
             future.release()
             health.count(outcome, first_is_over=not first, window=crew.window)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from dask.utils import key_split
 from distributed import Client
 
 from n2v_scale.cluster import thread_client
@@ -209,6 +210,18 @@ def test_nothing_stays_on_the_cluster(client: Client) -> None:
     while client.cluster.scheduler.tasks and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not client.cluster.scheduler.tasks
+
+
+def test_dask_keeps_no_record_of_every_item(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("n2v_scale.window.FORGET_EVERY", 8)
+    list(run_window(client, double, range(200)))
+    assert key_split.cache_info().currsize < 100
+    spans = client.cluster.scheduler.extensions["spans"].spans.values()
+    noted = [len(span._metadata["collections"]) for span in spans if span._metadata]
+    assert noted  # else Dask keeps it elsewhere now
+    assert max(noted) < 100
 
 
 def test_equal_items_are_computed_each(client: Client) -> None:
