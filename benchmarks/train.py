@@ -10,7 +10,7 @@ training of its own, everything counted from the command on. Without ``--clean``
 simulated one.
 
 Speed: steps with batches streamed from a sharded zarr over the same steps with batches that lie in
-memory, in turns.
+memory, in turns; and the bytes that were decoded for a byte of patches, regions being whole chunks.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def speed(folder: Path, options: argparse.Namespace) -> dict[str, float]:
         cpu = dict.fromkeys(both, 0.0)
         for batches in both.values():
             steps(run, weights, network, batches, 5)
-        waited = both["streamed"].waited_s
+        waited, decoded = both["streamed"].waited_s, sampler.bytes_read
         for _ in range(ROUNDS):
             for name, batches in both.items():
                 started, used = time.perf_counter(), cpu_seconds()
@@ -158,12 +158,14 @@ def speed(folder: Path, options: argparse.Namespace) -> dict[str, float]:
                 spent[name] += time.perf_counter() - started
                 cpu[name] += cpu_seconds() - used
     patches = ROUNDS * options.steps * design.batch
-    voxels = patches * np.prod(design.patch)
+    voxels = patches * int(np.prod(design.patch))
+    decoded = sampler.bytes_read - decoded
     row = {
         "streamed patches/s": patches / spent["streamed"],
         "from memory patches/s": patches / spent["from memory"],
         "ratio": spent["from memory"] / spent["streamed"],
         "busy": 1 - (both["streamed"].waited_s - waited) / spent["streamed"],
+        "decoded/patch bytes": decoded / (voxels * values.itemsize),
         "Mvoxel/CPU s": voxels / cpu["streamed"] / 1e6,
     }
     print(f"speed, {options.net}, {device.type}, batch {design.batch} of {design.patch}")

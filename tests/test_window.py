@@ -199,6 +199,7 @@ def test_who_stops_early_cancels_the_rest(client: Client) -> None:
     while client.cluster.scheduler.tasks and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not client.cluster.scheduler.tasks
+    time.sleep(0.3)  # a worker may be about to begin what it was given before
     count = len(started)
     time.sleep(0.2)
     assert len(started) == count <= 3 * WINDOW
