@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,13 @@ from distributed import Client
 from n2v_scale.cluster import thread_client
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works in the processes that tests start, also where a shell runs us in the background,
+    which ignores it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class S3(NamedTuple):
