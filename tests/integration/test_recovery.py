@@ -62,7 +62,7 @@ def test_a_driver_that_is_told_to_stop(
         command.reach(A_PART)
         ended = command.stop(number, group=group)
         assert ended.returncode == 130
-        assert ended.stderr.splitlines()[-1].startswith("interrupted: finished blocks are kept")
+        assert ended.stderr.splitlines()[-1].startswith("interrupted: what is finished is kept")
         assert "Traceback" not in ended.stderr
         assert not (path / "0/n2v_scale.lock").exists()
         assert command.computed().isdisjoint(done)
