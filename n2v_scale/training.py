@@ -85,6 +85,7 @@ def train_model(
                 checkpoints.clear()
         if ranks.leads:
             remove_empty(checkpoints.path)
+        ranks.gathered(None)  # the others open the model once it is written
     return load_model(folder)
 
 
