@@ -99,7 +99,6 @@ class Remembered:
     """The batches of a sampler, read once and given again and again."""
 
     def __init__(self, sampler: PatchSampler, count: int) -> None:
-        self.lanes = sampler.lanes
         self.batches = [sampler.next_batch() for _ in range(count)]
         self.given = 0
 
@@ -144,7 +143,7 @@ def speed(folder: Path, options: argparse.Namespace) -> dict[str, float]:
         remembered = Remembered(sampler, SETTLE)
         both = {
             "streamed": stack.enter_context(batches_of(sampler, device)),
-            "from memory": stack.enter_context(batches_of(remembered, device)),  # type: ignore
+            "from memory": stack.enter_context(batches_of(remembered, device)),
         }
         spent = dict.fromkeys(both, 0.0)
         cpu = dict.fromkeys(both, 0.0)

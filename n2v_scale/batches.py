@@ -6,20 +6,28 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from n2v_scale.patches import PatchSampler
+
+class Stream(Protocol):
+    """Where batches come from: a :class:`n2v_scale.patches.PatchSampler`."""
+
+    def next_batch(self) -> npt.NDArray[np.float32]:
+        """Patches (b, z, y, x)."""
+
+    def state(self) -> dict[str, Any]:
+        """Where it stands, as JSON."""
 
 
 class Batches:
     """The sampler's batches on a device, the next one always being made."""
 
-    def __init__(
-        self, sampler: PatchSampler, device: torch.device, pool: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, sampler: Stream, device: torch.device, pool: ThreadPoolExecutor) -> None:
         self.sampler, self.device, self.pool = sampler, device, pool
         self.state = sampler.state()
         """Of the sampler after the last batch that was taken."""
@@ -42,7 +50,7 @@ class Batches:
 
 
 @contextmanager
-def batches_of(sampler: PatchSampler, device: torch.device) -> Iterator[Batches]:
+def batches_of(sampler: Stream, device: torch.device) -> Iterator[Batches]:
     """Batches as long as they are needed."""
     with ThreadPoolExecutor(1, thread_name_prefix="n2v_scale_batches") as pool:
         yield Batches(sampler, device, pool)

@@ -6,7 +6,7 @@ import shutil
 from typing import Any
 
 from n2v_scale.errors import N2VScaleError
-from n2v_scale.io.volume import Volume
+from n2v_scale.io.volume import Volume, check_dtype
 from n2v_scale.progress import amount_text
 from n2v_scale.survey import ChannelSurvey, Survey
 
@@ -43,6 +43,7 @@ def training_reasons(volume: Volume) -> tuple[str, ...]:
 
         memory = device_memory()
     try:
+        check_dtype(volume)
         design = design_for(TrainSettings(), volume.spatial_shape, volume.voxel_size, memory)
     except N2VScaleError as error:
         return (f"not possible: {error}",)
@@ -55,16 +56,15 @@ def survey_of(volume: Volume, *, seed: int = 0) -> Survey:
     from n2v_scale.cores import available_cores
     from n2v_scale.geometry import as_shape
     from n2v_scale.regions import RegionSampler
-    from n2v_scale.statistics import SampledBox
     from n2v_scale.survey import survey_volume
 
+    check_dtype(volume)
     times, channels = volume.shape[:2]
     shape = volume.spatial_shape
     patch = as_shape([min(n, 64) for n in shape])
     regions = RegionSampler(times, channels, shape, volume.chunk, patch, seed)
-    boxes = [SampledBox(r.t, r.c, r.box) for r in regions.survey_boxes()]
     with thread_client(available_cores()) as client:
-        return survey_volume(volume, boxes, client)
+        return survey_volume(volume, regions.survey_boxes(), client)
 
 
 def survey_text(survey: Survey) -> str:

@@ -21,7 +21,7 @@ from n2v_scale.foreground import Foreground
 from n2v_scale.geometry import Box, Shape, as_shape, grid_cell, grid_indices
 from n2v_scale.io.volume import Volume
 from n2v_scale.regions import STRATA, Region, RegionSampler, held_out_boxes
-from n2v_scale.statistics import SampledBox, normalisation_from
+from n2v_scale.statistics import normalisation_from
 from n2v_scale.survey import Survey, survey_volume
 
 LEAST_COMMON = 0.05
@@ -110,8 +110,7 @@ def open_sources(
         share = max(FEWEST_STRATA, round(STRATA * sampler.cells / cells))
         regions = replace(sampler, most=share)
         places = regions.survey_boxes()
-        boxes = [SampledBox(r.t, r.c, r.box) for r in places]
-        survey = survey_volume(volume, boxes, client)
+        survey = survey_volume(volume, places, client)
         weights = _weights(survey, [r.stratum for r in places], regions.strata)
         weighted = not uniform and mask is None
         unit = volume.shard or volume.chunk

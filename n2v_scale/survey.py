@@ -20,7 +20,8 @@ from n2v_scale.content import Cells, cells_of
 from n2v_scale.errors import InputError
 from n2v_scale.io.volume import Volume
 from n2v_scale.noise import NoiseModel, fit_noise
-from n2v_scale.statistics import ChannelStatistics, SampledBox, box_statistics
+from n2v_scale.regions import Region
+from n2v_scale.statistics import ChannelStatistics, box_statistics
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Survey:
         return tuple(channel.moments for channel in self.channels)
 
 
-def survey_volume(volume: Volume, boxes: Sequence[SampledBox], client: Client) -> Survey:
+def survey_volume(volume: Volume, boxes: Sequence[Region], client: Client) -> Survey:
     """Read ``boxes`` on the client's workers and sum up what they say.
 
     The result depends on the volume and the boxes alone. A box that cannot be read is left out.
@@ -109,7 +110,7 @@ def survey_volume(volume: Volume, boxes: Sequence[SampledBox], client: Client) -
     return Survey(tuple(channels), content)
 
 
-def _sampled(volume: Volume, sample: SampledBox) -> BoxSample:
+def _sampled(volume: Volume, sample: Region) -> BoxSample:
     try:
         values = volume.read(sample.t, sample.c, sample.box)
     except InputError as error:

@@ -183,6 +183,18 @@ def test_processes_end_with_the_one_that_started_them(start, volume, tmp_path):
             rank.kill()
 
 
+def two_processes_end_well(start, volume, model, monkeypatch, numbers):
+    """Each is told its own number in the variables ``numbers``."""
+    commands = []
+    for rank in range(2):
+        for name in numbers:
+            monkeypatch.setenv(name, str(rank))
+        commands.append(start(*arguments(volume, model, NEVER, "--batch=1")))
+    ended = [command.process.wait(60) for command in commands]
+    assert ended == [0, 0], [command.end().stderr for command in commands]
+    nothing_left(model)
+
+
 def test_processes_that_somebody_else_has_started(start, volume, tmp_path, monkeypatch):
     """As torchrun does: one writes, and all of them end well."""
     import socket
@@ -192,14 +204,7 @@ def test_processes_that_somebody_else_has_started(start, volume, tmp_path, monke
         monkeypatch.setenv("MASTER_PORT", str(probe.getsockname()[1]))
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    commands = []
-    for rank in range(2):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("LOCAL_RANK", str(rank))
-        commands.append(start(*arguments(volume, tmp_path / "m", NEVER, "--batch=1")))
-    ended = [command.process.wait(60) for command in commands]
-    assert ended == [0, 0], [command.end().stderr for command in commands]
-    nothing_left(tmp_path / "m")
+    two_processes_end_well(start, volume, tmp_path / "m", monkeypatch, ("RANK", "LOCAL_RANK"))
 
 
 def test_a_job_step_of_slurm(start, volume, tmp_path, monkeypatch):
@@ -209,11 +214,5 @@ def test_a_job_step_of_slurm(start, volume, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     monkeypatch.setenv("SLURM_JOB_ID", str(os.getpid()))
     monkeypatch.setenv("SLURM_STEP_NODELIST", "127.0.0.1")
-    commands = []
-    for rank in range(2):
-        monkeypatch.setenv("SLURM_PROCID", str(rank))
-        monkeypatch.setenv("SLURM_LOCALID", str(rank))
-        commands.append(start(*arguments(volume, tmp_path / "m", NEVER, "--batch=1")))
-    ended = [command.process.wait(60) for command in commands]
-    assert ended == [0, 0], [command.end().stderr for command in commands]
-    nothing_left(tmp_path / "m")
+    numbers = ("SLURM_PROCID", "SLURM_LOCALID")
+    two_processes_end_well(start, volume, tmp_path / "m", monkeypatch, numbers)
