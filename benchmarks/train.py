@@ -47,7 +47,7 @@ from n2v_scale.nets.filter_unet import FilterUNet
 from n2v_scale.patches import PatchSampler
 from n2v_scale.run import Run
 from n2v_scale.simulate import simulate_light_sheet
-from n2v_scale.sources import open_sources
+from n2v_scale.sources import common_noise, open_sources
 from n2v_scale.step import take_step
 from n2v_scale.training import READERS
 from n2v_scale.weights import Weights
@@ -134,7 +134,7 @@ def speed(folder: Path, options: argparse.Namespace) -> dict[str, float]:
         run = Run(
             settings,
             design,
-            Noise2Void(settings.voxels_per_site, design.radius),
+            Noise2Void(settings.voxels_per_site, design.radius, common_noise(sources)),
             sampler,
             Budget(settings.steps, None),
             device,

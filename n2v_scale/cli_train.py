@@ -43,7 +43,7 @@ HELP = {
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, min_open=True),
-    help="At the start. [default: 0.002]",
+    help="At the start. [default: 0.001]",
 )
 @click.option("--voxels-per-site", type=click.IntRange(2), help="One voxel in so many is hidden.")
 @click.option("--sampling", type=click.Choice(["content", "uniform"]), help=HELP["sampling"])

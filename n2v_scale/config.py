@@ -73,7 +73,7 @@ class TrainSettings(Settings):
     steps: Positive | None = None
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Train for so long instead of a number of steps."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     voxels_per_site: Annotated[int, Field(ge=2)] = 16
     """One voxel in so many is hidden and predicted."""
     radius: Triple | None = None

@@ -43,6 +43,12 @@ class NoiseModel:
         """The read noise over the gain; None where there is no gain."""
         return self.read_noise / self.gain if self.gain > 0 else None
 
+    def normalised(self, offset: float, scale: float) -> NoiseModel:
+        """Of ``(values - offset) / scale``."""
+        return NoiseModel(
+            self.gain / scale, (self.offset - offset) / scale, self.read_noise / scale
+        )
+
     def variance(self, mean: FloatArray) -> FloatArray:
         """Of the noise where the signal is ``mean``."""
         above: FloatArray = np.maximum(mean - self.offset, 0)

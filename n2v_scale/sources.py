@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from n2v_scale.errors import InputError
 from n2v_scale.foreground import Foreground
 from n2v_scale.geometry import Box, Shape, as_shape, grid_cell, grid_indices
 from n2v_scale.io.volume import Volume
+from n2v_scale.noise import NoiseModel
 from n2v_scale.regions import STRATA, Region, RegionSampler, held_out_boxes
 from n2v_scale.statistics import normalisation_from
 from n2v_scale.survey import Survey, survey_volume
@@ -125,6 +127,29 @@ def open_sources(
             )
         )
     return tuple(sources)
+
+
+def common_noise(sources: Sequence[Source]) -> NoiseModel | None:
+    """The mean noise of all channels of all sources, normalised; None where none is known."""
+    known = [
+        channel.noise.normalised(offset, scale)
+        for source in sources
+        if source.survey is not None
+        for channel, offset, scale in zip(
+            source.survey.channels,
+            source.normalisation.offset,
+            source.normalisation.scale,
+            strict=True,
+        )
+        if channel.noise is not None
+    ]
+    if not known:
+        return None
+    gain, offset, variance = np.mean(
+        [(n.gain, n.offset, n.read_noise**2) for n in known], axis=0
+    ).tolist()
+    noise = NoiseModel(gain, offset, sqrt(variance))
+    return noise if float(noise.variance(np.zeros(()))) > 0 else None
 
 
 def _common(survey: Survey) -> float:

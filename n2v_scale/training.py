@@ -40,7 +40,7 @@ from n2v_scale.patches import PatchSampler
 from n2v_scale.progress import NoProgress, Progress, progress_for
 from n2v_scale.run import Run
 from n2v_scale.signals import kept_alive
-from n2v_scale.sources import Source, open_sources
+from n2v_scale.sources import Source, common_noise, open_sources
 from n2v_scale.statistics import ChannelStatistics
 from n2v_scale.trained_card import card_of
 
@@ -164,7 +164,7 @@ def _train(
         run = Run(
             settings,
             design,
-            Noise2Void(settings.voxels_per_site, design.radius),
+            Noise2Void(settings.voxels_per_site, design.radius, common_noise(sources)),
             _sampler(job, sources, ranks, client),
             _budget(job, begun),
             _device(settings, ranks),

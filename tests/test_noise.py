@@ -128,3 +128,12 @@ def test_below_the_offset_there_is_the_read_noise_alone():
     noise = NoiseModel(gain=2, offset=100, read_noise=3)
     assert noise.variance(np.array([0.0, 100, 101, 200])).tolist() == [9, 9, 11, 209]
     assert noise.read_noise_electrons == 1.5
+
+
+def test_noise_in_normalised_units_is_that_of_normalised_values():
+    noise = NoiseModel(gain=2.0, offset=100.0, read_noise=3.0)
+    values = np.array([0.0, 100, 101, 200, 5000])
+    normalised = noise.normalised(150.0, 40.0)
+    np.testing.assert_allclose(
+        normalised.variance((values - 150) / 40), noise.variance(values) / 40**2, rtol=1e-12
+    )

@@ -21,6 +21,7 @@ from n2v_scale.sources import (
     Source,
     SourceRegions,
     cells_under,
+    common_noise,
     open_sources,
 )
 
@@ -236,3 +237,21 @@ def test_the_common_content_is_never_zero(store, client):
     cells = cells_of(textured((8, 8, 8)))
     assert (unlooked.chances(Region(0, 0, Box.whole((8, 8, 8))), cells) == 1).all()
     assert isinstance(source.survey.channels[0].noise, NoiseModel)
+
+
+def test_the_common_noise_is_the_mean_of_the_channels_normalised(store, client):
+    rng = np.random.default_rng(3)
+    signal = 20 + 60 * np.sin(np.indices(SHAPE).sum(axis=0) / 9) ** 2
+    bright, dim = (gain * rng.poisson(signal) + 100 for gain in (1, 5))
+    sources = open_sources([store(v.astype("u2")) for v in (bright, dim)], PATCH, client)
+    noise = common_noise(sources)
+    assert noise is not None
+    expected = []
+    for source in sources:
+        constants, channel = source.normalisation, source.survey.channels[0]
+        expected.append(channel.noise.normalised(constants.offset[0], constants.scale[0]))
+    assert noise.gain == pytest.approx(np.mean([n.gain for n in expected]))
+    # Per electron the same: gain and spread are both five times as large.
+    assert expected[0].gain == pytest.approx(expected[1].gain, rel=0.15)
+    assert noise.variance(np.zeros(())) > 0
+    assert common_noise([replace(sources[0], survey=None)]) is None

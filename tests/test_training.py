@@ -138,7 +138,7 @@ def test_what_makes_no_difference_may_differ(train, tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"learning_rate": 1e-3}, r"learning_rate: 0\.002, now 0\.001"),
+        ({"learning_rate": 3e-3}, r"learning_rate: 0\.001, now 0\.003"),
         ({"seed": 5}, "seed: 0, now 5"),
         ({"filters": 3, "batch": 4}, "batch: 2, now 4; filters: 2, now 3"),
         ({"patch": (8, 16, 32)}, r"patch: \[8, 16, 16\], now \[8, 16, 32\]"),
@@ -454,7 +454,7 @@ def test_a_loss_that_is_not_finite_names_what_was_kept(train, tmp_path, steps):
     (last,) = kept(tmp_path / "m")
     assert "step-0000000004-" in last.name
     text = str(caught.value)
-    assert re.search(r"not finite at step \d+: .*lower --learning-rate than 0\.002", text)
+    assert re.search(r"not finite at step \d+: .*lower --learning-rate than 0\.001", text)
     assert "--overwrite" in text
     assert str(last) in text
     assert not (tmp_path / "m").exists()

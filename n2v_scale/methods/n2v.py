@@ -15,17 +15,28 @@ from torch import Tensor, nn
 from n2v_scale.geometry import Box, Halo, Shape, as_shape
 from n2v_scale.masks import flat_index, site_cell, stratified_sites, uniform_neighbours
 from n2v_scale.methods.base import Example, TensorEstimate
+from n2v_scale.noise import NoiseModel
 from n2v_scale.streams import Streams
+
+SURE = 0.1
+"""Of the noise's variance at the mean, what a prediction errs by itself at least."""
 
 
 @dataclass(frozen=True)
 class Noise2Void:
-    """Stratified sites, uniform replacement without the centre, squared error at the sites."""
+    """Stratified sites, uniform replacement without the centre, squared error at the sites.
+
+    Where the noise grows with the signal, bright voxels say less and count less: the error is
+    weighted with the inverse of the noise's variance at the prediction. The prediction has not seen
+    the voxel, so its best value is the mean as before; it is found from fewer voxels.
+    """
 
     voxels_per_site: int = 16
     """One voxel in this many is hidden and predicted."""
     radius: Shape = (2, 2, 2)
     """Reach of the window that replacements are drawn from, per axis."""
+    noise: NoiseModel | None = None
+    """Of normalised voxels; None weights all alike."""
     name: str = "n2v"
 
     def prepare(self, batch: Tensor, streams: Streams) -> Example:
@@ -45,8 +56,10 @@ class Noise2Void:
         )
 
     def loss(self, output: Tensor, example: Example) -> Tensor:
-        """Mean squared error over the hidden sites."""
+        """Mean squared error over the hidden sites, weighted with the precision of the noise."""
         error = (output - example.target).square() * example.weight
+        if self.noise is not None:
+            error = error * self._precision(output.detach())
         return error.sum() / example.weight.sum().clamp_min(1)
 
     def infer(
@@ -54,3 +67,11 @@ class Noise2Void:
     ) -> TensorEstimate:
         """The plain forward pass: the network sees every voxel, as in the paper."""
         return TensorEstimate(network(tile, crop, inside))
+
+    def _precision(self, mean: Tensor) -> Tensor:
+        """The inverse variance where the signal is ``mean``; 1 at the volume's mean, which is 0."""
+        assert self.noise is not None
+        gain, dark, floor = self.noise.gain, self.noise.offset, self.noise.read_noise**2
+        typical = gain * max(0.0, -dark) + floor
+        variance = gain * (mean - dark).clamp_min(0) + floor
+        return (1 + SURE) * typical / (variance + SURE * typical)

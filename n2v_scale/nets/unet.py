@@ -6,6 +6,7 @@ Tiles go through :mod:`n2v_scale.nets.inference`, which computes the same functi
 from __future__ import annotations
 
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,9 @@ class UNet(nn.Module):
             _convolutions(2 * width, width, config) for width in widths[:-1]
         )
         self.head = nn.Conv3d(widths[0], config.out_channels * cell, 1)
+        for part in self.modules():
+            if isinstance(part, nn.Conv3d):
+                _initialise(part, "linear" if part in {self.head, *self.reduce} else "relu")
 
     @property
     def stride(self) -> Shape:
@@ -79,6 +83,13 @@ class UNet(nn.Module):
             x = F.interpolate(self.reduce[level](x), scale_factor=factors)
             x = self.decoder[level](torch.cat([skips.pop(), x], dim=1))
         return trim(unfold(self.head(x), self.config.fold), crop, NO_HALO)
+
+
+def _initialise(convolution: nn.Conv3d, nonlinearity: Literal["linear", "relu"]) -> None:
+    """He et al. 2015: without normalisation layers, a signal keeps its variance through them."""
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity=nonlinearity)
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
 
 
 def _convolutions(inputs: int, outputs: int, config: UNetConfig) -> nn.Sequential:

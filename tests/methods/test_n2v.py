@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +14,9 @@ from hypothesis import strategies as st
 from n2v_scale.geometry import NO_HALO, Box
 from n2v_scale.masks import site_cell
 from n2v_scale.methods import method_from_dict, method_to_dict
+from n2v_scale.methods.base import Example
 from n2v_scale.methods.n2v import Noise2Void
+from n2v_scale.noise import NoiseModel
 from n2v_scale.streams import Streams
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(2, 10), st.integers(2, 10))
@@ -84,6 +90,39 @@ def test_the_loss_is_the_mean_squared_error_at_the_sites():
     assert method.loss(wrong, example).item() == pytest.approx(9)
 
 
+def test_an_error_counts_by_the_precision_of_the_noise_where_the_prediction_is():
+    noise = NoiseModel(gain=0.5, offset=-1.0, read_noise=0.2)
+    method = Noise2Void(noise=noise)
+    example = method.prepare(distinct(1, 1, 4, 6, 6), streams(3))
+    found = {}
+    for level in (-3.0, -1.0, 0.0, 7.0):
+        output = torch.full_like(example.input, level)
+        away = Example(example.input, output + 2, example.weight)  # each voxel errs by 2
+        found[level] = method.loss(output, away).item() / 4
+    typical = noise.variance(np.zeros(()))
+    assert found[0.0] == pytest.approx(1)
+    for level, weight in found.items():
+        variance = noise.variance(np.array(level))
+        assert weight == pytest.approx(1.1 * typical / (variance + 0.1 * typical))
+    assert found[-3.0] == found[-1.0] > 1 > found[7.0]  # no less noise than without light
+
+
+def test_weighting_leaves_the_best_prediction_the_mean():
+    """The weights follow the prediction, never the noisy value: no bias towards dark values."""
+    values = torch.from_numpy(
+        np.random.default_rng(0).poisson(4.0, (1, 1, 8, 64, 64)) - 4.0
+    ).float()
+    method = Noise2Void(noise=NoiseModel(1.0, -4.0, 0.1))
+    example = Example(values, values, torch.ones_like(values))
+    level = torch.tensor(3.0, requires_grad=True)
+    optimizer = torch.optim.SGD([level], lr=0.2)
+    for _ in range(300):
+        optimizer.zero_grad()
+        method.loss(level.expand_as(values), example).backward()
+        optimizer.step()
+    assert level.item() == pytest.approx(values.mean().item(), abs=1e-3)
+
+
 @given(st.floats(0.05, 0.95), st.integers(0, 99))
 @settings(deadline=None, max_examples=30)
 def test_missing_voxels_weigh_nothing_and_never_enter(share, seed):
@@ -150,3 +189,6 @@ def test_inference_is_the_plain_forward_pass():
 def test_a_method_survives_json():
     method = Noise2Void(9, (1, 2, 3))
     assert method_from_dict("n2v", method_to_dict(method)) == method
+    noisy = replace(method, noise=NoiseModel(0.5, -1.0, 0.2))
+    stored = json.loads(json.dumps(method_to_dict(noisy)))
+    assert method_from_dict("n2v", stored) == noisy

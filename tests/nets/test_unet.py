@@ -171,3 +171,15 @@ def test_samples_of_a_batch_do_not_see_each_other():
 def test_the_configuration_survives_json():
     config = UNetConfig(depth=1, filters=3, kernel=(1, 3, 5), pooled=(0, 1, 1), batch_norm=True)
     assert network_from_dict("unet", config_to_dict(config)).config == config
+
+
+def test_a_fresh_network_keeps_the_variance_of_a_signal():
+    """Norm-free: with weights too small, ten layers leave nothing to learn from."""
+    config = UNetConfig(in_channels=2, filters=16, depth=2)
+    torch.manual_seed(0)
+    spreads = []
+    for _ in range(5):
+        with torch.no_grad():
+            spreads.append(UNet(config)(torch.randn(1, 2, 16, 32, 32)).std().item())
+    assert min(spreads) > 0.1
+    assert max(spreads) < 10
