@@ -4,6 +4,7 @@
     python benchmarks/network.py --nets unet --cores 64x64x64 1x512x512 --threads 2
     python benchmarks/network.py --layers                     # where the time goes
     python benchmarks/network.py --compile                    # the trained network, torch.compile
+    python benchmarks/network.py --batch 8 --cores 16x16x16   # tiles together, or one by one
     python benchmarks/network.py --device cuda --precision float16
 
 Useful voxels a CPU second (a second, on a device) of an interior tile, median of some passes; the
@@ -29,6 +30,7 @@ import numpy as np
 import torch
 
 from n2v_scale.denoiser import Normalisation, OpenOptions, Region, tile_boxes
+from n2v_scale.devices import torch_threads
 from n2v_scale.forward_work import overhead
 from n2v_scale.geometry import Box, Shape, align_halo, as_shape
 from n2v_scale.model import Model, save_model
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--layers", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -79,7 +82,7 @@ def line(row: dict[str, Any]) -> str:
     core = "x".join(map(str, row["core"]))
     text = f"{row['net']:12} {core:>12} {row['mvoxel_per_s']:9.3f} {row['overhead']:8.2f} "
     text += f"{row['forecast_MiB']:9.0f} {row['measured_MiB']:9.0f}  ratio {row['ratio']:.3f}"
-    for name, value in row.get("compiled", {}).items():
+    for name, value in {**row.get("compiled", {}), **row.get("batched", {})}.items():
         text += f"\n    {name} {value}"
     for name, (seconds, products) in row.get("layers", {}).items():
         text += f"\n    {name:40} {seconds:7.3f} s {products / seconds / 1e9:6.1f} G products/s"
@@ -177,6 +180,8 @@ def measured(folder: Path, core: Shape, options: argparse.Namespace) -> dict[str
     }
     if options.compile:
         row["compiled"] = compiled(model, values, region)
+    if options.batch > 1:
+        row["batched"] = batched(model, values, region, options)
     if options.layers:
         row["layers"] = layers(model, values, region)
     return row
@@ -238,6 +243,33 @@ def compiled(model: Model, values: np.ndarray, region: Region) -> dict[str, str]
         "torch.compile, first pass": f"{first:.1f} CPU s",
         "torch.compile, second": f"{prod(region.core.shape) / again / 1e6:.3f} Mvoxel/s",
         "torch.compile, difference": f"{np.abs(found - usual).max() / usual.std():.1e}",
+    }
+
+
+def batched(
+    model: Model, values: np.ndarray, region: Region, options: argparse.Namespace
+) -> dict[str, str]:
+    """So many tiles in one pass, and the same tiles one after the other, in turns."""
+    boxes = tile_boxes(region.core, model.halo, model.stride, region.shape)
+    sides = (boxes.padded.start, boxes.aligned.start, boxes.aligned.stop, boxes.padded.stop)
+    z, y, x = ((b - a, d - c) for a, b, c, d in zip(*sides, strict=True))
+    tile = torch.from_numpy(values)[None, None]
+    together = tile.repeat(options.batch, 1, 1, 1, 1)
+    seconds = {1: 0.0, options.batch: 0.0}
+    with torch.inference_mode(), torch_threads(options.threads):
+        for _ in range(options.repeats + 1):
+            for count in seconds:
+                given = tile if count == 1 else together
+                started = time.process_time()
+                for _ in range(options.batch // count):
+                    model.inference(given.to(options.device), (z, y, x), None)
+                seconds[count] += time.process_time() - started
+    voxels = (options.repeats + 1) * options.batch * prod(region.core.shape)
+    speeds = {count: voxels / spent / 1e6 for count, spent in seconds.items()}
+    return {
+        f"one at a time {speeds[1]:.3f} Mvoxel/s, {options.batch} in a pass": (
+            f"{speeds[options.batch]:.3f}, ratio {speeds[options.batch] / speeds[1]:.2f}"
+        )
     }
 
 

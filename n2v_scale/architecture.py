@@ -19,7 +19,7 @@ PATCH_VOXELS = 2**16
 DEEPEST_PATCH = 32
 """Along Z. A mouse brain had 30.5 dB after three minutes with 16 x 64 x 64, and 31.6 with
 32 x 48 x 48; a simulated volume with coarse Z hardly differed (31.24, 31.31). One run each, which
-scatter by half a decibel."""
+scatter by a quarter of a decibel."""
 MOST_DIFFERENT = 2.0
 """Between the anisotropies of volumes that share a network."""
 FEWEST_PATCHES = 2

@@ -19,13 +19,17 @@ MASK_GAIN = 36.0
 MASK_CORRELATION = 1.944**2
 """Sum over shifts of the squared correlation of what the mask makes of white noise: by so much
 fewer are the independent values."""
+LEAST_RESPONSES = 1 / 8
+"""Share of a cell's responses of the mask that must be there: a missing voxel costs nine."""
 ROUNDING = 1e-10
 """Of the squared level: less variance than this is rounding, where all voxels are alike."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Statistics on the grid of cells of a box, float32 (z, y, x) each; NaN where a voxel is."""
+    """Statistics on the grid of cells of a box, float32 (z, y, x) each; of the voxels that are
+    finite, and NaN where fewer than half of a cell are.
+    """
 
     mean: npt.NDArray[np.float32]
     variance: npt.NDArray[np.float32]
@@ -60,11 +64,12 @@ def cells_of(values: npt.NDArray[Any]) -> Cells:
         data -= level  # variances keep their digits on a large offset
         data[np.isinf(data)] = np.nan
         cut = data.reshape([n for pair in zip(counts, size, strict=True) for n in pair])
-        mean = cut.mean(axis=(1, 3, 5))  # (z, y, x)
+        mean = _mean(cut, 1 / 2)  # (z, y, x)
         apart = cut - mean[:, None, :, None, :, None]
-        variance = np.einsum("zaybxc,zaybxc->zyx", apart, apart) / np.float32(prod(size))
+        variance = _mean(np.square(apart), 1 / 2)
         variance[variance < ROUNDING * mean**2] = 0
         noise = _residual(cut)
+        noise[np.isnan(mean)] = np.nan
     return Cells(mean + level, variance, noise, size)
 
 
@@ -83,6 +88,17 @@ def _residual(cut: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return np.full(cut.shape[::2], np.nan, np.float32)
     rows = cut[:, :, :, :-2] - 2 * cut[:, :, :, 1:-1] + cut[:, :, :, 2:]
     both = rows[..., :-2] - 2 * rows[..., 1:-1] + rows[..., 2:]
-    count = both.shape[1] * both.shape[3] * both.shape[5]
-    squares: npt.NDArray[np.float32] = np.einsum("zaybxc,zaybxc->zyx", both, both)
-    return squares / np.float32(count * MASK_GAIN)
+    return _mean(np.square(both), LEAST_RESPONSES) / np.float32(MASK_GAIN)
+
+
+def _mean(cut: npt.NDArray[np.float32], least: float) -> npt.NDArray[np.float32]:
+    """Of what is finite in each cell (z, a, y, b, x, c); NaN where that is less than a share."""
+    mean: npt.NDArray[np.float32] = cut.mean(axis=(1, 3, 5))
+    holes = np.isnan(mean)
+    if holes.any():
+        there = np.isfinite(cut)
+        count = there.sum(axis=(1, 3, 5), dtype=np.float32)
+        total = np.where(there, cut, np.float32(0)).sum(axis=(1, 3, 5))
+        enough = count >= least * prod(cut.shape[1::2])
+        mean[holes] = np.where(enough, total / np.maximum(count, 1), np.nan)[holes]
+    return mean

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from n2v_scale.architecture import Design, checked_patch, common_shape, design_for, square
 from n2v_scale.checkpoint import CheckpointFolder, read_checkpoint
@@ -21,6 +21,8 @@ from n2v_scale.model_card import read_card
 from n2v_scale.network_config import FilterUNetConfig, config_from_dict
 from n2v_scale.parallel import Ranks
 from n2v_scale.requested import differences, requested
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ def decide(
     settings: TrainSettings,
     overwrite: bool,
     started: float,
+    processes: int,
 ) -> Job | None:
-    """What is to be done; None when the model is finished."""
+    """What is to be done by so many processes; None when the model is finished."""
     request = requested(volumes, settings)
     checkpoints = CheckpointFolder.beside(folder)
     if overwrite:
@@ -60,13 +63,23 @@ def decide(
     design = _initial_design(volumes, settings) or _design(volumes, settings)
     if state is not None:
         check_same(request, state.get("request"), folder)
-        design = replace(design, batch=int(state["batch"]))
+        design = replace(design, batch=_share(len(state["sampler"]["lanes"]), processes))
     return Job(tuple(volumes), folder, settings, design, request, begun, started)
 
 
-def agreed(ranks: Ranks, decide: Callable[[], Job | None]) -> Job | None:
+def _share(lanes: int, processes: int) -> int:
+    """The batch of a process, of one that was begun by as many or by others."""
+    if lanes % processes:
+        raise ConfigError(
+            f"{lanes} patches a step were begun with, which {processes} processes cannot share: "
+            "go on with a number that divides it, or --overwrite to train afresh"
+        )
+    return lanes // processes
+
+
+def agreed(ranks: Ranks, decide: Callable[[], T]) -> T:
     """What the first process decides, in all of them; its error too."""
-    found: Job | N2VScaleError | None = None
+    found: Any = None
     if ranks.leads:
         try:
             found = decide()
@@ -75,7 +88,8 @@ def agreed(ranks: Ranks, decide: Callable[[], Job | None]) -> Job | None:
     found = ranks.gathered(found)[0]
     if isinstance(found, N2VScaleError):
         raise found
-    return found
+    decided: T = found
+    return decided
 
 
 def _design(volumes: Sequence[Volume], settings: TrainSettings) -> Design:

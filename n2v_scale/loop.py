@@ -20,6 +20,7 @@ from n2v_scale.nets import Network, build_network
 from n2v_scale.nets.filter_unet import FilterUNet
 from n2v_scale.run import Run
 from n2v_scale.signals import requests
+from n2v_scale.sources import sampled_voxels
 from n2v_scale.step import take_step
 from n2v_scale.validation import Row, is_stale, note, validate
 from n2v_scale.weights import Weights
@@ -177,7 +178,7 @@ def _keep(
     run.check()
     state = {
         "request": run.request,
-        "batch": run.design.batch,
+        "sampled": sampled_voxels(run.sampler.sources),
         "step": run.budget.step,
         "seconds": run.budget.seconds(),
         "sampler": {"step": batches.state["step"], "lanes": lanes},

@@ -237,9 +237,15 @@ def save_model(
         (fresh / CARD_NAME).write_text(text)
         for path in extra:
             shutil.copyfile(path, fresh / path.name)
+        old = Path(scratch) / "old"  # deleted with the scratch folder
         if folder.exists():
-            folder.replace(Path(scratch) / "old")  # deleted with the scratch folder
-        fresh.replace(folder)
+            folder.replace(old)
+        try:
+            fresh.replace(folder)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.replace(folder)
+            raise
 
 
 def check_is_model(folder: Path) -> None:

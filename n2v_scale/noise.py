@@ -23,6 +23,7 @@ QUIET_SCORE = -0.6745
 """Of a normal distribution: where that quantile lies."""
 LEAST_GROWTH = 0.1
 """Of the variance, over the sampled brightnesses, that counts as a gain."""
+MOST_MISFIT = 0.2
 DARKEST = 0.01
 """Quantile of the cells' means that counts as no light."""
 
@@ -37,6 +38,14 @@ class NoiseModel:
     """What a voxel without light holds: the darkest sampled places, taken as dark."""
     read_noise: float
     """Standard deviation without light."""
+    misfit: float = 0.0
+    """How far the sampled variances lie off the line, as a mean factor's logarithm: above 0.2 there
+    is more structure than noise in them, and the gain is likely that of the structure."""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the data lie on the line."""
+        return self.misfit < MOST_MISFIT
 
     @property
     def read_noise_electrons(self) -> float | None:
@@ -45,9 +54,8 @@ class NoiseModel:
 
     def normalised(self, offset: float, scale: float) -> NoiseModel:
         """Of ``(values - offset) / scale``."""
-        return NoiseModel(
-            self.gain / scale, (self.offset - offset) / scale, self.read_noise / scale
-        )
+        dark = (self.offset - offset) / scale
+        return NoiseModel(self.gain / scale, dark, self.read_noise / scale, self.misfit)
 
     def variance(self, mean: FloatArray) -> FloatArray:
         """Of the noise where the signal is ``mean``."""
@@ -78,7 +86,9 @@ def fit_noise(means: FloatArray, variances: FloatArray, freedom: float) -> Noise
     gain, at_offset = _line(centres - offset, quiet)
     if gain * np.ptp(centres) < LEAST_GROWTH * at_offset:  # no more than chance
         gain, at_offset = 0.0, float(np.median(quiet))
-    return NoiseModel(gain, offset, float(np.sqrt(at_offset)))
+    fitted = np.maximum(gain * (centres - offset) + at_offset, 1e-30)
+    misfit = float(np.abs(np.log(np.maximum(quiet, 1e-30) / fitted)).mean())
+    return NoiseModel(gain, offset, float(np.sqrt(at_offset)), misfit)
 
 
 def _line(x: FloatArray, y: FloatArray) -> tuple[float, float]:

@@ -44,6 +44,8 @@ GIVE_UP = 1000
 MOST_UNREADABLE = 32
 """Regions that may be damaged before training gives up."""
 
+NO_FOREGROUND = "pass another --foreground"
+
 log = logging.getLogger(__name__)
 
 
@@ -185,7 +187,7 @@ class PatchSampler:
         self, lane: _Lane, *, first: bool = False, step: int | None = None, ahead: int | None = None
     ) -> PoolEntry:
         """The lane's next region that can be read, and the reading of those after it begun."""
-        while True:
+        for _ in range(GIVE_UP):
             self._read_ahead(lane, step or self.batch, ahead or self.ahead)
             head = lane.waiting.popleft()
             self._read_ahead(lane, step or self.batch, ahead or self.ahead)
@@ -194,6 +196,7 @@ class PatchSampler:
                 if first:  # staggered, so that regions leave one by one
                     entry.uses = max(1, (len(lane.pool) + 1) * entry.uses // self.pool_size)
                 return entry
+        raise TrainingError(f"{GIVE_UP} regions were read and held no foreground: {NO_FOREGROUND}")
 
     def _read_ahead(self, lane: _Lane, step: int, ahead: int) -> None:
         for _ in range(GIVE_UP):
@@ -206,8 +209,7 @@ class PatchSampler:
         if not lane.waiting:
             masked = any(source.foreground is not None for source in self.sources)
             raise TrainingError(
-                f"in {GIVE_UP} places there was no foreground beside what is held out: pass "
-                "another --foreground"
+                f"{GIVE_UP} regions held no foreground beside what is held out: {NO_FOREGROUND}"
                 if masked
                 else "held-out regions cover the volume: pass a smaller --patch"
             )

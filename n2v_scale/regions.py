@@ -136,7 +136,7 @@ class RegionSampler:
         whole = prod(self.extent) * self.strata <= voxels
         piece = self.extent if whole else self._piece_shape()
         decoded = prod(round_up(p, c) for p, c in zip(piece, self.chunk, strict=True))
-        most = max(FEWEST_SURVEYED, SURVEY_DECODED // decoded)
+        most = max(FEWEST_SURVEYED, self.channels, SURVEY_DECODED // decoded)
         count = self.strata if whole else min(self.strata, most)
         boxes = []
         for k in range(count):

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from n2v_scale.config import TrainSettings
+from n2v_scale.errors import ConfigError
+from n2v_scale.foreground import Foreground, open_foreground
 from n2v_scale.io.volume import Volume
 from n2v_scale.model_card import read_card
 
@@ -20,9 +22,35 @@ def requested(volumes: Sequence[Volume], settings: TrainSettings) -> dict[str, A
     asked = settings.model_dump(mode="json", exclude=FREE)
     if settings.init is not None:
         asked["init"] = f"{settings.init} {read_card(Path(settings.init)).weights_sha256[:12]}"
+    if settings.foreground is not None:
+        asked["foreground"] = f"{settings.foreground} {training_mask(volumes, settings).key[:12]}"
     asked["volumes"] = [volume.address for volume in volumes]
+    asked["selected"] = [
+        {
+            "channels": list(volume.channels),
+            "timepoints": list(volume.timepoints),
+            "voxel_size": list(volume.voxel_size),
+        }
+        for volume in volumes
+    ]
     asked["identities"] = [volume.identity() for volume in volumes]
     return asked
+
+
+def training_mask(volumes: Sequence[Volume], settings: TrainSettings) -> Foreground:
+    """The foreground that patches are to come from.
+
+    Raises
+    ------
+    ConfigError
+        When there are several volumes.
+    InputError
+        When there is no such mask, or it does not fit the volume.
+    """
+    if settings.foreground is None or len(volumes) > 1:
+        raise ConfigError("--foreground is for one volume: train on one, or without it")
+    (volume,) = volumes
+    return open_foreground(settings.foreground, volume, storage_options=volume.storage)
 
 
 def differences(now: dict[str, Any], before: Any) -> list[str]:
@@ -34,6 +62,8 @@ def differences(now: dict[str, Any], before: Any) -> list[str]:
         if name in ("volumes", "identities"):
             continue
         a, b = before.get(name), now.get(name)
+        if name == "on_nan" and a == "error":
+            continue  # nothing was met that is not finite: any answer goes on with that
         if a != b:
             found.append(f"{name}: {_text(a)}, now {_text(b)}")
     if now.get("identities") != before.get("identities"):

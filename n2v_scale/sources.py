@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import sqrt
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from n2v_scale.content import CELL, Cells
 from n2v_scale.denoiser import Normalisation
 from n2v_scale.errors import InputError
 from n2v_scale.foreground import Foreground
-from n2v_scale.geometry import Box, Shape, as_shape, grid_cell, grid_indices
+from n2v_scale.geometry import Box, Shape, grid_cell, grid_indices, grid_shape
 from n2v_scale.io.volume import Volume
 from n2v_scale.noise import NoiseModel
 from n2v_scale.regions import STRATA, Region, RegionSampler, held_out_boxes
@@ -65,7 +66,7 @@ class Source:
         """For each cell of a region, the chance that a patch there is taken, 0 to 1."""
         if self.foreground is not None:
             outside = self.foreground.over(region.t, region.c, region.box)
-            shape = as_shape(list(cells.mean.shape))
+            shape = grid_shape(region.box.shape, cells.size)  # with what the cells leave out
             boxes = (
                 grid_cell(i, cells.size, region.box.shape) for i in grid_indices(shape, (1,) * 3)
             )
@@ -129,27 +130,36 @@ def open_sources(
     return tuple(sources)
 
 
+def sampled_voxels(sources: Sequence[Source]) -> list[list[int]]:
+    """How many finite voxels of each channel of each source the survey has read.
+
+    Fewer than before, on a volume that has not changed: a box could not be read.
+    """
+    surveys = [source.survey for source in sources]
+    return [[c.moments.voxels for c in survey.channels] if survey else [] for survey in surveys]
+
+
 def common_noise(sources: Sequence[Source]) -> NoiseModel | None:
-    """The mean noise of all channels of all sources, normalised; None where none is known."""
-    known = [
-        channel.noise.normalised(offset, scale)
-        for source in sources
-        if source.survey is not None
-        for channel, offset, scale in zip(
-            source.survey.channels,
-            source.normalisation.offset,
-            source.normalisation.scale,
-            strict=True,
-        )
-        if channel.noise is not None
-    ]
-    if not known:
+    """The mean noise of all channels of all sources, normalised.
+
+    None where that of one is not known or not to be trusted, or does not grow with the signal.
+    """
+    known = []
+    for source in sources:
+        if source.survey is None:
+            return None
+        constants = source.normalisation
+        for c, channel in enumerate(source.survey.channels):
+            if channel.noise is None or not channel.noise.trusted:
+                return None
+            known.append(channel.noise.normalised(constants.offset[c], constants.scale[c]))
+    gain = fmean(n.gain for n in known) if known else 0.0
+    if not gain > 0:
         return None
-    gain, offset, variance = np.mean(
-        [(n.gain, n.offset, n.read_noise**2) for n in known], axis=0
-    ).tolist()
-    noise = NoiseModel(gain, offset, sqrt(variance))
-    return noise if float(noise.variance(np.zeros(()))) > 0 else None
+    # What is dark matters as much as the noise grows from there.
+    offset = fmean(n.gain * n.offset for n in known) / gain
+    noise = NoiseModel(gain, offset, sqrt(fmean(n.read_noise**2 for n in known)))
+    return noise if noise.variance(np.zeros(())) > 0 else None
 
 
 def _common(survey: Survey) -> float:

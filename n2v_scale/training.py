@@ -26,7 +26,6 @@ from n2v_scale.errors import (
     DeviceMemoryError,
     InputError,
 )
-from n2v_scale.foreground import open_foreground
 from n2v_scale.io.volume import Volume
 from n2v_scale.job import Job, agreed, check_folder, decide
 from n2v_scale.lock import driver_lock
@@ -38,9 +37,10 @@ from n2v_scale.model_card import METRICS_NAME, read_card
 from n2v_scale.parallel import Ranks, found_ranks, joined, run_ranks
 from n2v_scale.patches import PatchSampler
 from n2v_scale.progress import NoProgress, Progress, progress_for
+from n2v_scale.requested import training_mask
 from n2v_scale.run import Run
 from n2v_scale.signals import kept_alive
-from n2v_scale.sources import Source, common_noise, open_sources
+from n2v_scale.sources import Source, common_noise, open_sources, sampled_voxels
 from n2v_scale.statistics import ChannelStatistics
 from n2v_scale.trained_card import card_of
 
@@ -72,11 +72,13 @@ def train_model(
     with joined(group, choose_device(settings.device)) as ranks:
         progress = progress if ranks.leads else NoProgress()
         with kept_alive(), _alone(checkpoints, ranks, progress) as check:
-            given = (volumes, folder, settings, overwrite, started)
+            processes = max(ranks.size, settings.devices)
+            given = (volumes, folder, settings, overwrite, started, processes)
             job = agreed(ranks, partial(decide, *given))
             if job is None:
                 progress.say(f"{folder} is finished: nothing to do")
             else:
+                job = replace(job, started=started)  # the clocks of other machines differ
                 if job.begun is not None:
                     step = step_of(job.begun)
                     progress.say(f"going on from step {step}, which an earlier run has kept")
@@ -160,7 +162,8 @@ def _train(
     begun = None if job.begun is None else read_checkpoint(job.begun)
     with torch_threads(settings.threads or available_cores()):
         progress.say("looking at a sample of the volume")
-        sources = _sources(job, client)
+        sources = agreed(ranks, partial(_sources, job, client))
+        _check_same_sample(sources, begun)
         run = Run(
             settings,
             design,
@@ -217,9 +220,7 @@ def _sources(job: Job, client: Client) -> tuple[Source, ...]:
     settings = job.settings
     masks = None
     if settings.foreground is not None:
-        if len(job.volumes) > 1:
-            raise ConfigError("--foreground is for one volume: train on one, or without it")
-        masks = [open_foreground(settings.foreground, job.volumes[0])]
+        masks = [training_mask(job.volumes, settings)]
     sources = open_sources(
         job.volumes,
         job.design.patch,
@@ -234,6 +235,17 @@ def _sources(job: Job, client: Client) -> tuple[Source, ...]:
             _check_statistics(source.volume, source.survey.statistics)
         _ = source.normalisation  # a constant volume is refused here
     return sources
+
+
+def _check_same_sample(sources: Sequence[Source], begun: Checkpoint | None) -> None:
+    """Refuse to go on when the sample says something else than before: a box was not read."""
+    before = None if begun is None else begun.state.get("sampled")
+    if before is not None and before != sampled_voxels(sources):
+        raise InputError(
+            "the sample of the volume is not what it was when this training was begun, so parts of "
+            "it cannot be read now, or could not be read then: run the command again, or "
+            "--overwrite to train afresh"
+        )
 
 
 def _metrics(job: Job, ranks: Ranks) -> MetricsFile | None:

@@ -126,9 +126,19 @@ def test_a_constant_cell_beside_bright_ones_has_no_variance_and_no_content(level
         assert (cells.content(model)[:, :, :4] == 0).all()
 
 
-def test_a_cell_with_nan_is_unknown_and_has_no_content():
+def test_scattered_nan_leave_the_cells_what_the_rest_of_them_says():
+    values = noise((32, 64, 64), 5.0, level=100.0)
+    holed = values.copy()
+    holed[np.random.default_rng(1).random(values.shape) < 0.02] = np.nan
+    whole, cells = cells_of(values), cells_of(holed)
+    np.testing.assert_allclose(cells.mean, whole.mean, atol=1)
+    np.testing.assert_allclose(cells.variance, whole.variance, rtol=0.3)
+    assert cells.noise.mean() == pytest.approx(25, rel=0.05)
+
+
+def test_a_cell_that_is_mostly_nan_is_unknown_and_has_no_content():
     values = noise((8, 16, 24))
-    values[3, 9, 17] = np.nan
+    values[3:, 8:16, 16:] = np.nan
     cells = cells_of(values)
     unknown = np.isnan(cells.mean)
     assert np.argwhere(unknown).tolist() == [[0, 1, 2]]

@@ -232,6 +232,25 @@ def test_a_model_that_exists_is_kept_or_replaced_on_purpose(folder: Path) -> Non
     assert [f.name for f in folder.parent.iterdir()] == ["model"]
 
 
+def test_a_model_that_cannot_be_replaced_is_still_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, before = load_model(folder), (folder / "weights.safetensors").read_bytes()
+    weights = {k: v * 0 for k, v in model.network.state_dict().items()}
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(folder, model.card, weights, overwrite=True)
+    assert (folder / "weights.safetensors").read_bytes() == before
+    assert [f.name for f in folder.parent.iterdir()] == ["model"]
+
+
 @pytest.mark.parametrize("more", ["notes.txt", "sub/data.bin"])
 def test_a_folder_with_other_things_is_not_removed(folder: Path, more: str) -> None:
     (folder / more).parent.mkdir(exist_ok=True)

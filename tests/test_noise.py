@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from n2v_scale.content import cells_of
 from n2v_scale.noise import NoiseModel, fit_noise
@@ -137,3 +138,39 @@ def test_noise_in_normalised_units_is_that_of_normalised_values():
     np.testing.assert_allclose(
         normalised.variance((values - 150) / 40), noise.variance(values) / 40**2, rtol=1e-12
     )
+
+
+def beads(shape, peak, width, share=2e-4, seed=0) -> np.ndarray:
+    """Sparse blobs of ``width`` voxels, the brightest ``peak``."""
+    points = (np.random.default_rng(seed).random(shape) < share).astype("f4")
+    blurred = gaussian_filter(points, width)
+    return blurred * (peak / blurred.max())
+
+
+@pytest.mark.parametrize("power", [2, 3])
+def test_variance_that_grows_as_structure_does_is_noticed(power):
+    means = np.linspace(0, 1000, 512)
+    line = fit_noise(means, 25 + 0.3 * means, 100.0)
+    other = fit_noise(means, 25 + 300 * (means / 1000) ** power, 100.0)
+    assert line is not None
+    assert other is not None
+    assert line.misfit < 0.1
+    assert line.trusted
+    assert other.misfit > 0.2
+    assert not other.trusted
+
+
+@pytest.mark.parametrize("peak", [300, 3_000])
+def test_sparse_structure_is_not_taken_for_much_of_a_gain(peak):
+    """Noise that does not grow with the signal, under blobs hardly larger than the mask."""
+    values = 100 + beads((64, 64, 64), peak, 2)
+    values += 5 * np.random.default_rng(1).standard_normal(values.shape)
+    found = fitted(values.astype("f4"))
+    assert found.gain * peak < 5 * 25
+
+
+def test_a_camera_is_trusted():
+    electrons = 20 + beads((64, 64, 64), 400, 4, share=2e-3)
+    assert fitted(exposed(electrons, 2.2, 100, 1.6)).trusted
+    assert fitted(simulate_light_sheet((32, 192, 192)).noisy).trusted
+    assert fitted(exposed(np.full((32, 64, 64), 20.0), 0.5, 100, 3)).trusted

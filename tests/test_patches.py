@@ -528,7 +528,7 @@ def test_missing_voxels_are_an_error_that_counts_and_places_them(holed):
     with pytest.raises(InputError, match=message):
         check_finite(values, box, "v, t=0, c=0")
     assert (~np.isfinite(values)).sum() == 2
-    assert (~np.isfinite(cells.variance)).sum() == 1
+    assert np.isfinite(cells.variance).all()  # of the other voxels
 
 
 def test_missing_voxels_stop_the_stream_when_they_are_met(holed, client):

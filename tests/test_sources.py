@@ -255,3 +255,27 @@ def test_the_common_noise_is_the_mean_of_the_channels_normalised(store, client):
     assert expected[0].gain == pytest.approx(expected[1].gain, rel=0.15)
     assert noise.variance(np.zeros(())) > 0
     assert common_noise([replace(sources[0], survey=None)]) is None
+
+
+def test_noise_that_is_not_trusted_or_does_not_grow_weights_nothing(store, client):
+    (source,) = open_sources([store(textured())], PATCH, client)
+    channel = source.survey.channels[0]
+    for noise in (
+        None,
+        NoiseModel(0.0, 500.0, 5.0),
+        NoiseModel(1.0, 500.0, 5.0, misfit=0.3),
+        NoiseModel(1.0, 5000.0, 0.0),  # nothing is known where most voxels are
+    ):
+        survey = replace(source.survey, channels=(replace(channel, noise=noise),))
+        assert common_noise([replace(source, survey=survey)]) is None
+
+
+def test_foreground_in_what_the_cells_leave_out_is_found(store, client):
+    """12 planes are one cell of 8, and the mask holds one of the other four."""
+    volume = store(textured((12, 64, 64)), chunks=(12, 8, 8))
+    mask = np.zeros((12, 64, 64))
+    mask[10, 16:32, 16:32] = 1
+    (source,) = open_sources([volume], PATCH, client, foregrounds=[masked(store, volume, mask)])
+    chances = chances_of(source, Region(0, 0, Box.whole((12, 64, 64))))
+    assert chances.shape == (2, 8, 8)
+    assert np.argwhere(chances).tolist() == [[1, y, x] for y in (2, 3) for x in (2, 3)]

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ import zarr
 from safetensors.torch import load_file
 
 import n2v_scale
-from n2v_scale import config, loop, step
+from n2v_scale import config, loop, step, survey
 from n2v_scale.checkpoint import CheckpointFolder, read_checkpoint
 from n2v_scale.errors import (
     ConfigError,
@@ -26,6 +27,7 @@ from n2v_scale.errors import (
     OutputError,
     TrainingError,
 )
+from n2v_scale.job import decide
 from n2v_scale.metrics_file import COLUMNS
 from n2v_scale.model_card import read_card
 from n2v_scale.progress import NoProgress
@@ -324,6 +326,58 @@ def test_a_masked_training_of_single_patches_ends_with_the_same_bytes(
         interrupted(train, steps, at, **chosen)
     train(**chosen)
     assert weights_of(tmp_path / "m") == weights_of(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_selection_of_the_same_volume_is_refused(
+    train, tmp_path, steps, write_volume, finished
+):
+    image = np.stack([noisy(seed=1), noisy(seed=2)])
+    write_volume(tmp_path / "two.zarr", image, "czyx", chunk=(1, 8, 16, 16))
+    first, second = (n2v_scale.open_volume(tmp_path / "two.zarr", channels=[c]) for c in (0, 1))
+    if finished:
+        train(volumes=first)
+    else:
+        interrupted(train, steps, 4, volumes=first)
+    with pytest.raises(OutputError, match=r"selected: .*'channels': \[0\].*'channels': \[1\]"):
+        train(volumes=second)
+
+
+def test_nan_that_is_met_late_can_be_left_out_without_beginning_again(train, tmp_path, steps):
+    interrupted(train, steps, 4)
+    train(on_nan="fill")
+    train("undisturbed")
+    assert weights_of(tmp_path / "m") == weights_of(tmp_path / "undisturbed")
+
+
+def test_a_sample_that_misses_boxes_does_not_go_on(train, tmp_path, steps, monkeypatch):
+    interrupted(train, steps, 4)
+    real = survey._sampled
+
+    def torn(volume, region):
+        sample = real(volume, region)
+        empty = replace(sample.moments, voxels=0)
+        return replace(sample, moments=empty, cells=None) if region.stratum == 0 else sample
+
+    monkeypatch.setattr(survey, "_sampled", torn)
+    with pytest.raises(InputError, match=r"sample of the volume is not what it was.*again"):
+        train()
+    monkeypatch.setattr(survey, "_sampled", real)
+    train()
+
+
+def test_a_mask_that_has_changed_is_refused(train, tmp_path, steps, write_volume):
+    mask = np.ones((16, 64, 64), "u1")
+    path = tmp_path / "mask.zarr"
+    write_volume(path, mask, chunk=(8, 8, 16))
+    image = write_volume(tmp_path / "w.zarr", noisy(shape=mask.shape), chunk=(8, 8, 16))
+    chosen = {"foreground": str(path), "volumes": image}
+    interrupted(train, steps, 4, **chosen)
+    mask[:, 32:] = 0
+    shutil.rmtree(path)
+    write_volume(path, mask, chunk=(8, 8, 16))
+    with pytest.raises(OutputError, match=r"foreground: .*mask\.zarr \w+, now .*mask\.zarr \w+\)"):
+        train(**chosen)
 
 
 def test_the_last_step_is_not_thrown_away_for_a_signal(train, tmp_path, steps):
@@ -644,3 +698,14 @@ def test_a_finished_model_is_only_a_model(train, tmp_path):
     assert names == ["metrics.csv", "model.json", "weights.safetensors"]
     shutil.copytree(tmp_path / "m", tmp_path / "copy")
     assert n2v_scale.load_model(tmp_path / "copy").key == n2v_scale.load_model(tmp_path / "m").key
+
+
+def test_a_batch_that_was_begun_is_shared_by_any_number_that_divides_it(
+    train, tmp_path, steps, volume
+):
+    interrupted(train, steps, 4, batch=4)
+    settings = config.TrainSettings(**(TINY | {"batch": 4})).resolved()
+    given = ([volume], tmp_path / "m", settings, False, 0.0)
+    assert [decide(*given, n).design.batch for n in (1, 2, 4)] == [4, 2, 1]
+    with pytest.raises(ConfigError, match=r"4 patches a step .* 3 processes cannot share"):
+        decide(*given, 3)

@@ -25,5 +25,5 @@ def check_finite(values: npt.NDArray[Any], box: Box, where: str) -> None:
     z, y, x = (np.argwhere(bad)[0] + box.start).tolist()
     raise InputError(
         f"{where}: {int(bad.sum())} voxels in {box.start}..{box.stop} are NaN or infinite, the "
-        f"first at z={z}, y={y}, x={x}; --on-nan fill puts the mean in their place"
+        f"first at z={z}, y={y}, x={x}; --on-nan fill goes on without them"
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from n2v_scale.geometry import Box, Halo, Shape, as_shape
 from n2v_scale.masks import flat_index, site_cell, stratified_sites, uniform_neighbours
@@ -20,6 +21,8 @@ from n2v_scale.streams import Streams
 
 SURE = 0.1
 """Of the noise's variance at the mean, what a prediction errs by itself at least."""
+WEIGHTS = (0.05, 4.0)
+"""Bounds: a noise model that is wrong costs little."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,9 @@ class Noise2Void:
     """Stratified sites, uniform replacement without the centre, squared error at the sites.
 
     Where the noise grows with the signal, bright voxels say less and count less: the error is
-    weighted with the inverse of the noise's variance at the prediction. The prediction has not seen
-    the voxel, so its best value is the mean as before; it is found from fewer voxels.
+    weighted with the inverse of the noise's variance where they are, as their neighbours tell. The
+    weight has not seen the voxel, so the best prediction is the mean as before; it is found from
+    fewer voxels.
     """
 
     voxels_per_site: int = 16
@@ -51,16 +55,15 @@ class Noise2Void:
         clean = torch.nan_to_num(voxels, nan=0.0)
         hidden = clean.scatter(1, at, clean.gather(1, source))
         weight = torch.zeros_like(clean).scatter(1, at, 1.0) * torch.isfinite(voxels)
-        return Example(
-            hidden.reshape(batch.shape), clean.reshape(batch.shape), weight.reshape(batch.shape)
-        )
+        hidden, weight = hidden.reshape(batch.shape), weight.reshape(batch.shape)
+        if self.noise is not None:
+            weight = weight * self._precision(self._local_mean(hidden))
+        return Example(hidden, clean.reshape(batch.shape), weight)
 
     def loss(self, output: Tensor, example: Example) -> Tensor:
         """Mean squared error over the hidden sites, weighted with the precision of the noise."""
         error = (output - example.target).square() * example.weight
-        if self.noise is not None:
-            error = error * self._precision(output.detach())
-        return error.sum() / example.weight.sum().clamp_min(1)
+        return error.sum() / (example.weight > 0).sum().clamp_min(1)
 
     def infer(
         self, network: nn.Module, tile: Tensor, crop: Halo, inside: Box | None
@@ -74,4 +77,15 @@ class Noise2Void:
         gain, dark, floor = self.noise.gain, self.noise.offset, self.noise.read_noise**2
         typical = gain * max(0.0, -dark) + floor
         variance = gain * (mean - dark).clamp_min(0) + floor
-        return (1 + SURE) * typical / (variance + SURE * typical)
+        return ((1 + SURE) * typical / (variance + SURE * typical)).clamp(*WEIGHTS)
+
+    def _local_mean(self, voxels: Tensor) -> Tensor:
+        """Over the window that replacements come from, (b, c, z, y, x)."""
+        b, c, *shape = voxels.shape
+        both = torch.cat([voxels.reshape(b * c, 1, *shape), voxels.new_ones(1, 1, *shape)])
+        for axis, reach in enumerate(self.radius):
+            size, padding = [1, 1, 1], [0, 0, 0]
+            size[axis], padding[axis] = 2 * reach + 1, reach
+            both = F.conv3d(both, voxels.new_ones(1, 1, *size), padding=padding)
+        means: Tensor = both[:-1] / both[-1]  # sums over the window, and how many are there
+        return means.reshape(voxels.shape)

@@ -19,6 +19,8 @@ from n2v_scale.geometry import Box, Shape, as_shape
 
 MOST_WINDOWS = 4096
 """Of one batch of patches: neighbouring windows say nearly the same."""
+FEWEST_WINDOWS = 4
+"""Without a missing voxel, for each weight."""
 RIDGE = 1e-4
 """Added to the diagonal, relative to its mean: keeps empty or saturated samples solvable."""
 
@@ -62,21 +64,30 @@ class BlindFilter(nn.Module):
         Parameters
         ----------
         patches
-            Normalised (b, 1, z, y, x), each at least as large as the kernel.
+            Normalised (b, 1, z, y, x), each at least as large as the kernel; NaN where there is no
+            data. Whole windows count; where they are few, those too that miss less than half and
+            not the centre, with the mean in its place.
 
         Raises
         ------
         TrainingError
-            When no patch holds a finite window.
+            When no patch holds such a window, or nothing but one value.
         """
         size = prod(self.kernel)
         centre = size // 2
-        moments = torch.zeros(size, size, dtype=torch.float64)
+        moments = torch.zeros(2, size, size, dtype=torch.float64)
+        count = 0
         for batch in patches:
             windows = _windows(batch.detach().cpu(), self.kernel)  # (n, size)
             windows = windows[:: max(1, len(windows) // MOST_WINDOWS)].double()
-            windows = windows[torch.isfinite(windows).all(dim=1)]
-            moments += windows.T @ windows
+            there = torch.isfinite(windows)
+            whole = there.all(dim=1)
+            torn = there[:, centre] & (there.sum(dim=1) > size // 2) & ~whole
+            for k, chosen in enumerate((whole, torn)):
+                seen = torch.where(there[chosen], windows[chosen], 0.0)
+                moments[k] += seen.T @ seen
+            count += int(whole.sum())
+        moments = moments[0] if count >= FEWEST_WINDOWS * size else moments.sum(dim=0)
         keep = [k for k in range(size) if k != centre]
         gram = moments[keep][:, keep]
         scale = float(gram.diagonal().mean())

@@ -169,6 +169,18 @@ def test_windows_with_missing_voxels_are_left_out():
     np.testing.assert_allclose(weights_of(blind)[0], np.linalg.solve(gram, a[keep].T @ b[keep]))
 
 
+def test_where_hardly_a_window_is_whole_the_torn_ones_count():
+    """A tenth of the voxels is missing, so that one window in 500,000 of 5 x 5 x 5 is whole."""
+    clean = correlated(24, 24, 24, rho=0.9)
+    values = clean + np.random.default_rng(1).normal(size=clean.shape)
+    holed = np.where(np.random.default_rng(2).random(clean.shape) < 0.1, np.nan, values)
+    blind = BlindFilter((5, 5, 5)).double()
+    blind.fit([as_patch(holed)])
+    with torch.no_grad():
+        estimate = blind(as_patch(values))[0, 0].numpy()
+    assert np.mean((estimate - clean) ** 2) < 0.4 * np.mean((values - clean) ** 2)
+
+
 def test_a_fitted_filter_denoises_a_correlated_signal():
     clean = correlated(24, 24, 24, rho=0.9)
     noisy = clean + np.random.default_rng(1).normal(size=clean.shape)
