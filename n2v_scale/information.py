@@ -91,6 +91,8 @@ def _found(channel: ChannelSurvey) -> list[tuple[str, str]]:
         rows.append(("gain", f"{noise.gain:.3g} units an electron" if noise.gain else "none seen"))
         rows.append(("offset", f"{noise.offset:.5g}"))
         rows.append(("read noise", f"{noise.read_noise:.3g}{electrons}"))
+        if not noise.trusted:
+            rows.append(("", "not trusted: there is more structure than noise in the sample"))
     return rows
 
 

@@ -48,3 +48,10 @@ def test_a_sample_in_words(opened):
 def test_labels_are_no_sample(opened):
     with pytest.raises(InputError, match="uint32"):
         survey_of(opened(np.ones((16, 64, 64), "u4")))
+
+
+def test_a_sample_full_of_structure_is_said_to_be_so(opened):
+    rng = np.random.default_rng(0)
+    level = np.broadcast_to(1.0 + np.arange(64) ** 2.0, (32, 64, 64))
+    speckled = (level * (1 + 0.3 * rng.standard_normal(level.shape))).astype("f4")
+    assert "more structure than noise" in survey_text(survey_of(opened(speckled)))
