@@ -37,6 +37,9 @@ READ_AHEAD = 4
 """Regions that are being read, in all lanes."""
 REUSE = 2.0
 """A region is kept until the patches cut from it hold so many times its voxels."""
+LEAST_SHARE = 0.4
+"""Of that, for a region of little content: 1.25 bytes are decoded for a byte of patches. Where a
+volume is mostly noise, a tenth would make training wait for the disk."""
 TRIES = 6
 """Patches looked at until one is taken for its content."""
 VALIDATION_PATCHES = 16
@@ -225,11 +228,14 @@ class PatchSampler:
         if found is None:
             return None
         values, cells = found
-        chances = self.sources[region.source].chances(region.region, cells)
+        source = self.sources[region.source]
+        chances = source.chances(region.region, cells)
         share = float(chances.mean())
-        uses = REUSE * prod(region.region.box.shape) / prod(self.patch) * share
         if not share:
             return None
+        if source.foreground is None:
+            share = max(share, LEAST_SHARE)
+        uses = REUSE * prod(region.region.box.shape) / prod(self.patch) * share
         return PoolEntry(number, region, values, chances, max(1, round(uses)))
 
     def _checked(
