@@ -128,9 +128,9 @@ def one_round(
             if driver.poll() is None:
                 events.append(disturb(driver, rng))
             pause = float(rng.exponential(every))
+        left |= seen
         if driver.returncode == 0:
             break
-        left |= seen
         if rng.random() < 0.5:
             events.append(damage(out, rng))
     time.sleep(2)
