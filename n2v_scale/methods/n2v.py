@@ -19,7 +19,7 @@ from n2v_scale.methods.base import Example, TensorEstimate
 from n2v_scale.noise import NoiseModel
 from n2v_scale.streams import Streams
 
-SURE = 0.1
+LEAST_ERROR = 0.1
 """Of the noise's variance at the mean, what a prediction errs by itself at least."""
 WEIGHTS = (0.05, 4.0)
 """Bounds: a noise model that is wrong costs little."""
@@ -77,7 +77,7 @@ class Noise2Void:
         gain, dark, floor = self.noise.gain, self.noise.offset, self.noise.read_noise**2
         typical = gain * max(0.0, -dark) + floor
         variance = gain * (mean - dark).clamp_min(0) + floor
-        return ((1 + SURE) * typical / (variance + SURE * typical)).clamp(*WEIGHTS)
+        return ((1 + LEAST_ERROR) * typical / (variance + LEAST_ERROR * typical)).clamp(*WEIGHTS)
 
     def _local_mean(self, voxels: Tensor) -> Tensor:
         """Over the window that replacements come from, (b, c, z, y, x)."""
