@@ -13,7 +13,14 @@ from n2v_scale.config import TrainSettings
 from n2v_scale.errors import ConfigError, InputError
 from n2v_scale.geometry import Shape, as_shape, round_down
 from n2v_scale.io.volume import Volume
-from n2v_scale.network_config import FilterUNetConfig, NetworkConfig, UNetConfig
+from n2v_scale.network_config import (
+    BlindUNetConfig,
+    FilterConfig,
+    FilterUNetConfig,
+    NetworkConfig,
+    UNetConfig,
+    unet_of,
+)
 
 PATCH_VOXELS = 2**16
 DEEPEST_PATCH = 32
@@ -34,7 +41,7 @@ GPU_SHARE = 0.5
 """Of a GPU's memory, for a batch."""
 TENSORS_A_VOXEL = 14
 """Float32 feature maps of the full resolution that a training step holds, all levels together."""
-DEFAULT_FILTERS = {"filter-unet": 16, "unet": 32}
+DEFAULT_FILTERS = {"filter-unet": 16, "unet": 32, "blind-unet": 16}
 
 
 @dataclass(frozen=True)
@@ -94,25 +101,19 @@ def design_for(
             f"the volume is {shape} (z, y, x): Y and X need at least {SMALLEST_PLANE} voxels "
             "to train on"
         )
+    settings = settings.resolved()
+    assert settings.net is not None
     anisotropy = _anisotropy(voxel_size)
-    pooled = _pooled(settings, shape, anisotropy)
-    unet = UNetConfig(
-        in_channels=2 if settings.net == "filter-unet" else 1,
-        depth=_depth(settings),
-        filters=settings.filters or DEFAULT_FILTERS[settings.net],
-        kernel=_odd(settings.kernel) or as_shape([3 if n >= 3 else 1 for n in shape]),
-        pooled=pooled,
-        batch_norm=settings.net == "unet",
-    )
     window = as_shape([1 if n < 3 else 3 if n < THINNEST_POOLED else 5 for n in shape])
-    config: NetworkConfig = unet if settings.net == "unet" else FilterUNetConfig(window, unet)
-    patch = _patch(settings, shape, unet.stride)
+    config = _network(settings, shape, anisotropy, window)
+    patch = _patch(settings, shape, config.stride)
     if any(p < w for p, w in zip(patch, window, strict=True)):
         raise ConfigError(
             f"patch {patch} is smaller than {window}, the neighbourhood that a voxel is predicted "
             "from: pass a larger --patch"
         )
-    batch = settings.batch or _batch(patch, unet.filters, device_bytes)
+    unet = unet_of(config)
+    batch = settings.batch or _batch(patch, unet.filters if unet else 1, device_bytes)
     turns = square(voxel_size) and patch[1] == patch[2]
     return Design(
         settings.net,
@@ -121,8 +122,32 @@ def design_for(
         batch,
         settings.radius or as_shape([min(2, n - 1) if n > 1 else 1 for n in shape]),
         turns,
-        _reasons(settings, shape, anisotropy, unet, patch, batch, device_bytes),
+        (f"window (z, y, x) {window}: a voxel is predicted from its neighbours in it",)
+        if unet is None
+        else _reasons(settings, shape, anisotropy, unet, patch, batch, device_bytes),
     )
+
+
+def _network(
+    settings: TrainSettings, shape: Shape, anisotropy: float, window: Shape
+) -> NetworkConfig:
+    if settings.net == "filter":
+        return FilterConfig(window)
+    lattice = BlindUNetConfig(window).lattice if settings.net == "blind-unet" else (1, 1, 1)
+    cells = as_shape([n // s for n, s in zip(shape, lattice, strict=True)])
+    filters = settings.filters or DEFAULT_FILTERS[str(settings.net)]
+    unet = UNetConfig(
+        in_channels={"unet": 1, "filter-unet": 2, "blind-unet": filters + 1}[str(settings.net)],
+        out_channels=2 if settings.net == "blind-unet" else 1,
+        depth=_depth(settings),
+        filters=filters,
+        kernel=_odd(settings.kernel) or as_shape([3 if n >= 3 else 1 for n in cells]),
+        pooled=_pooled(settings, cells, anisotropy),
+        batch_norm=settings.net == "unet",
+    )
+    if settings.net == "blind-unet":
+        return BlindUNetConfig(window, filters, unet)
+    return unet if settings.net == "unet" else FilterUNetConfig(window, unet)
 
 
 def square(voxel_size: tuple[float, float, float]) -> bool:
@@ -173,16 +198,15 @@ def _reasons(
     if settings.filters is None:
         reasons.append(f"{unet.filters} channels at full resolution: the default of {settings.net}")
     if settings.minutes is None:
-        steps = settings.resolved().steps
-        reasons.append(
-            f"{steps} steps: "
-            + (f"preset {settings.preset}" if settings.steps is None else "as asked for")
-        )
+        asked = "steps" in settings.model_fields_set
+        why = "as asked for" if asked else f"preset {settings.preset}"
+        reasons.append(f"{settings.steps} steps: {why}")
     return tuple(reasons)
 
 
 def _depth(settings: TrainSettings) -> int:
-    return 2 if settings.depth is None else settings.depth
+    usual = 1 if settings.net == "blind-unet" else 2  # its lattice is coarse already
+    return usual if settings.depth is None else settings.depth
 
 
 def _pooled(settings: TrainSettings, shape: Shape, anisotropy: float) -> Shape:

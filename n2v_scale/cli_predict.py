@@ -13,6 +13,7 @@ from n2v_scale.options import (
     ByteSize,
     Indices,
     IntTriple,
+    camera,
     given,
     overwriting,
     remote,
@@ -38,6 +39,12 @@ def geometry(command: Command) -> Command:
             type=click.Choice(["error", "fill"]),
             help="NaN and infinity: stop, or take the mean instead. [default: error]",
         ),
+        click.option(
+            "--posterior/--no-posterior",
+            default=None,
+            help="Put each voxel's own value back. Default: after a blind method, if noise shows.",
+        ),
+        camera,
         click.option(
             "--nodata",
             type=float,

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from n2v_scale.options import ByteSize, Duration, IntTriple, given, remote, selection
+from n2v_scale.options import ByteSize, Duration, IntTriple, camera, given, remote, selection
 from n2v_scale.shell import SELECTION, show_progress, volume_of
 
 HELP = {
     "preset": "How long to train: 500, 2,000 or 10,000 steps. [default: balanced]",
     "steps": "Optimisation steps instead of a preset.",
     "minutes": "Train for so long instead of a number of steps.",
+    "method": "n2v: a network; linear: a fitted filter alone, in seconds. [default: n2v]",
     "net": "filter-unet: a fitted linear filter that a small U-Net corrects; unet: the field's.",
     "init": "Begin with the network and the weights of another model.",
     "sampling": "content: what shows more than noise is drawn more often. [default: content]",
@@ -25,6 +26,8 @@ HELP = {
     "compile": "Compile the network first (torch.compile): slow to start, faster on a GPU.",
 }
 
+NETS = ["filter-unet", "unet", "blind-unet", "filter"]
+
 
 @click.command()
 @click.argument("volumes", nargs=-1, required=True, metavar="VOLUME...")
@@ -33,8 +36,8 @@ HELP = {
 @click.option("--steps", type=click.IntRange(1), help=HELP["steps"])
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help=HELP["minutes"])
 @click.option("--init", metavar="MODEL", help=HELP["init"])
-@click.option("--method", type=click.Choice(["n2v"]), help="How to train. [default: n2v]")
-@click.option("--net", type=click.Choice(["filter-unet", "unet"]), help=HELP["net"])
+@click.option("--method", type=click.Choice(["n2v", "ssdn", "linear"]), help=HELP["method"])
+@click.option("--net", type=click.Choice(NETS), help=HELP["net"])
 @click.option("--patch", type=IntTriple(), help="Voxels of a training sample.")
 @click.option("--batch", type=click.IntRange(1), help="Patches a step and process.")
 @click.option("--depth", type=click.IntRange(0, 6), help="Poolings of the U-Net. [default: 2]")
@@ -68,6 +71,7 @@ HELP = {
 @click.option("--threads", type=click.IntRange(1), help="Torch threads. Default: from the cores.")
 @click.option("--config", type=click.Path(), help="TOML file with these options.")
 @click.option("--overwrite", is_flag=True, help="Begin afresh, whatever is there.")
+@camera
 @selection
 @remote
 def train(volumes: tuple[str, ...], output: str, **options: Any) -> None:

@@ -26,6 +26,12 @@ Codec = Literal["blosc-zstd", "zstd", "gzip", "none"]
 OmeVersion = Literal["0.4", "0.5"]
 TABLES = ("train", "predict")
 OnNan = Literal["error", "fill"]
+NETWORKS = {
+    "n2v": ("filter-unet", "unet"),
+    "ssdn": ("blind-unet",),
+    "linear": ("filter",),
+}
+"""Those that a method can train; the first is its default."""
 PRESET_STEPS = {"fast": 500, "balanced": 2000, "best": 10_000}
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -53,13 +59,41 @@ class Settings(BaseModel):
     table: ClassVar[str] = ""
 
 
-class TrainSettings(Settings):
+class CameraSettings(Settings):
+    """The camera's noise, in the volume's units; seen in a sample where it is None."""
+
+    gain: Annotated[float, Field(ge=0)] | None = None
+    """Units an electron."""
+    offset: float | None = None
+    """What a voxel without light holds."""
+    read_noise: Annotated[float, Field(ge=0)] | None = None
+    """Standard deviation without light."""
+
+    @property
+    def camera(self) -> tuple[float, float, float] | None:
+        """Gain, offset and read noise, if they were told."""
+        if self.gain is None or self.offset is None or self.read_noise is None:
+            return None
+        return self.gain, self.offset, self.read_noise
+
+    @model_validator(mode="after")
+    def _whole_camera(self) -> CameraSettings:
+        told = [n is not None for n in (self.gain, self.offset, self.read_noise)]
+        if any(told) and not all(told):
+            raise ValueError("gain, offset and read-noise belong together: give all or none")
+        if self.camera is not None and not self.gain and not self.read_noise:
+            raise ValueError("a camera with neither gain nor read-noise makes no noise")
+        return self
+
+
+class TrainSettings(CameraSettings):
     """How to train. What is None is chosen from the volume; all of it is recorded in the model."""
 
     table: ClassVar[str] = "train"
 
-    method: Literal["n2v"] = "n2v"
-    net: Literal["filter-unet", "unet"] = "filter-unet"
+    method: Literal["n2v", "ssdn", "linear"] = "n2v"
+    net: Literal["filter-unet", "unet", "blind-unet", "filter"] | None = None
+    """The method's own when None."""
     depth: Annotated[int, Field(ge=0, le=6)] | None = None
     """Number of poolings; fewer along an axis that is thin or has coarse voxels."""
     filters: Positive | None = None
@@ -107,10 +141,23 @@ class TrainSettings(Settings):
     on_nan: OnNan = "error"
 
     def resolved(self) -> TrainSettings:
-        """With a budget: the preset's, where none is given."""
-        if self.steps is not None or self.minutes is not None:
-            return self
-        return self.model_copy(update={"steps": PRESET_STEPS[self.preset]})
+        """With a network, and with a budget: the preset's, where none is given."""
+        chosen: dict[str, Any] = {}
+        if self.net is None:
+            chosen["net"] = NETWORKS[self.method][0]
+        if self.steps is None and self.minutes is None:
+            chosen["steps"] = PRESET_STEPS[self.preset]
+        # A copy's fields count as set, and nobody asked for these.
+        return TrainSettings.model_construct(self.model_fields_set, **{**dict(self), **chosen})
+
+    @model_validator(mode="after")
+    def _network_of_method(self) -> TrainSettings:
+        possible = NETWORKS[self.method]
+        if self.net is not None and self.net not in possible:
+            raise ValueError(
+                f"method {self.method} has no network {self.net}: choose {' or '.join(possible)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainSettings:
@@ -130,7 +177,7 @@ class OutputSettings(Settings):
     dtype: Literal["input", "float32"] = "input"
 
 
-class PredictSettings(OutputSettings):
+class PredictSettings(OutputSettings, CameraSettings):
     """How to predict. What is None is chosen by the plan."""
 
     table: ClassVar[str] = "predict"
@@ -146,6 +193,9 @@ class PredictSettings(OutputSettings):
     deviation, measured on one tile; on a CPU float32."""
     seed: Seed = 0
     """Of the sample that normalises a volume the model has not seen."""
+    posterior: bool | None = None
+    """Whether a blind prediction gets each voxel's own value back; where the noise is known, when
+    None."""
     mask: str | None = None
     """Address of a foreground mask, of any coarser resolution; outside, the input is kept."""
     nodata: float | None = None
@@ -153,6 +203,12 @@ class PredictSettings(OutputSettings):
     memory: Annotated[int, BeforeValidator(_bytes), Field(gt=0)] | None = None
     """Bytes that one worker may take, or a text such as ``16GB``."""
     workers: Positive | None = None
+
+    @model_validator(mode="after")
+    def _camera_is_used(self) -> PredictSettings:
+        if self.posterior is False and self.camera is not None:
+            raise ValueError("without the posterior no camera is needed: leave one of them out")
+        return self
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from n2v_scale.errors import ModelError
 from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, padded_shape
 from n2v_scale.io.volume import Volume
+from n2v_scale.noise import NoiseModel
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -72,6 +73,9 @@ class OpenOptions:
     """Of a forward pass; None leaves torch as it is."""
     precision: str = "float32"
     """Of the network's arithmetic: float32, float16 or bfloat16."""
+    noise: tuple[NoiseModel, ...] | None = None
+    """By channel, in the volume's units: puts each voxel's own value back into a blind prediction;
+    None leaves the prediction as it is."""
 
 
 class Denoiser(Hashable, Protocol):
@@ -99,6 +103,13 @@ class Denoiser(Hashable, Protocol):
 
     def normalisation_for(self, volume: Volume) -> Normalisation | None:
         """The constants that it has for this very volume, or None when they must be sampled."""
+
+    @property
+    def blind(self) -> bool:
+        """Whether it predicts a voxel without having seen it; see :mod:`n2v_scale.posterior`."""
+
+    def noise_for(self, volume: Volume) -> tuple[NoiseModel | None, ...] | None:
+        """The noise by channel that it knows of this very volume, or None when it does not."""
 
     def check_fits(self, volume: Volume) -> None:
         """Raise a ModelError when it cannot be applied to ``volume``."""
@@ -153,6 +164,7 @@ class Identity:
 
     key = IDENTITY
     needs_normalisation = False
+    blind = False
     base_bytes = 2**28
 
     def __init__(self, halo: Halo = NO_HALO, stride: Shape = (1, 1, 1)) -> None:
@@ -161,6 +173,9 @@ class Identity:
 
     def normalisation_for(self, volume: Volume) -> Normalisation | None:
         """None: it needs no constants."""
+
+    def noise_for(self, volume: Volume) -> tuple[NoiseModel | None, ...] | None:
+        """None: it needs no noise."""
 
     def check_fits(self, volume: Volume) -> None:
         """Every volume does."""

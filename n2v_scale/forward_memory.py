@@ -13,7 +13,14 @@ from math import prod
 
 from n2v_scale.geometry import Halo, Shape, as_shape, ceil_div
 from n2v_scale.margins import Level, cells_of, extent, slab_bytes, slabs
-from n2v_scale.network_config import FilterUNetConfig, NetworkConfig, UNetConfig
+from n2v_scale.network_config import (
+    LANES,
+    BlindUNetConfig,
+    FilterConfig,
+    FilterUNetConfig,
+    NetworkConfig,
+    UNetConfig,
+)
 
 FLOAT32 = 4
 LEAST_BYTES = 4 * 2**20
@@ -33,14 +40,43 @@ def forward_bytes(
     Input and output are counted, the weights are not. ``core`` and ``crop``, the context around
     it, are multiples of the stride.
     """
+    item = FLOAT32 if precision == "float32" else 2
+    if isinstance(config, FilterConfig):
+        return _filter_bytes(config, core, crop, slab_bytes(device))
+    if isinstance(config, BlindUNetConfig):
+        return _lattice_bytes(config, core, crop, slab_bytes(device), item)
     filtered = isinstance(config, FilterUNetConfig)
     unet = config.unet if isinstance(config, FilterUNetConfig) else config
-    item = FLOAT32 if precision == "float32" else 2
     forward = _Forward(unet, filtered, cells_of(unet, core, crop), slab_bytes(device), item)
     tile = FLOAT32 * forward.inputs * prod(extent(core, crop))
     # At the end the filter is applied to the core, and added to the correction.
     filtering = (forward.read_copies * forward.inputs + unet.out_channels) * FLOAT32 * prod(core)
     return LEAST_BYTES + tile + max(*forward.moments(), filtering)
+
+
+def _filter_bytes(config: FilterConfig, core: Shape, crop: Halo, most: int) -> int:
+    """Of a filter alone: the tile, the estimate, and a slab of what lies between."""
+    _, height, width = core
+    start, stop = next(slabs((0, core[0]), 1, FLOAT32 * height * width, most))
+    z, y, x = (2 * (k // 2) for k in config.window)
+    slab = (stop - start + z) * (height + y) * (width + x + 2 * LANES)
+    return LEAST_BYTES + FLOAT32 * (prod(extent(core, crop)) + prod(core) + 8 * slab)
+
+
+def _lattice_bytes(config: BlindUNetConfig, core: Shape, crop: Halo, most: int, item: int) -> int:
+    """Of one lattice after the other: the tile, padded and filtered; the estimate; a U-Net."""
+    lattice = config.lattice
+    z, y, x = ((low // s, high // s) for (low, high), s in zip(crop, lattice, strict=True))
+    cells = as_shape([n // s for n, s in zip(core, lattice, strict=True)])
+    forward = _Forward(config.unet, False, cells_of(config.unet, cells, (z, y, x)), most, item)
+    filtering = _filter_bytes(FilterConfig(config.window), core, crop, most)
+    tile = extent(core, crop)
+    padded = prod(n + w - 1 for n, w in zip(tile, config.window, strict=True))
+    held = FLOAT32 * (2 * prod(tile) + padded + 2 * prod(core))
+    lattice_out = 2 * FLOAT32 * prod(cells)
+    return LEAST_BYTES + max(
+        filtering + FLOAT32 * prod(tile), held + lattice_out + max(forward.moments())
+    )
 
 
 @dataclass(frozen=True)

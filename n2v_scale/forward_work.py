@@ -10,14 +10,22 @@ from math import prod
 
 from n2v_scale.geometry import NO_HALO, Halo, Shape, as_shape, ceil_div
 from n2v_scale.margins import Level, cells_of, extent
-from n2v_scale.network_config import FilterUNetConfig, NetworkConfig, UNetConfig
-
-LANES = 8
-"""Neighbours along X that the linear filter computes together; see ``nets.filtering``."""
+from n2v_scale.network_config import (
+    LANES,
+    BlindUNetConfig,
+    FilterConfig,
+    FilterUNetConfig,
+    NetworkConfig,
+    UNetConfig,
+)
 
 
 def forward_products(config: NetworkConfig, core: Shape, crop: Halo) -> int:
     """Multiplications of one forward pass; ``core`` and ``crop`` are multiples of the stride."""
+    if isinstance(config, FilterConfig):
+        return _filter_products(config) * prod(core)
+    if isinstance(config, BlindUNetConfig):
+        return _lattice_products(config, core, crop)
     if isinstance(config, UNetConfig):
         return _unet_products(config, core, crop)
     read = cells_of(config.unet, core, crop)[0]
@@ -30,7 +38,17 @@ def overhead(config: NetworkConfig, core: Shape, crop: Halo) -> float:
     return forward_products(config, core, crop) / forward_products(config, core, NO_HALO)
 
 
-def _filter_products(config: FilterUNetConfig) -> int:
+def _lattice_products(config: BlindUNetConfig, core: Shape, crop: Halo) -> int:
+    lattice = config.lattice
+    z, y, x = ((low // s, high // s) for (low, high), s in zip(crop, lattice, strict=True))
+    cells = as_shape([n // s for n, s in zip(core, lattice, strict=True)])
+    read = cells_of(config.unet, cells, (z, y, x))[0]
+    windows = config.features * prod(config.window) * prod(extent(read.core, read.given))
+    filtered = _filter_products(FilterConfig(config.window)) * prod(extent(core, crop))
+    return prod(lattice) * (windows + _unet_products(config.unet, cells, (z, y, x))) + filtered
+
+
+def _filter_products(config: FilterConfig | FilterUNetConfig) -> int:
     """A voxel."""
     z, y, x = config.window
     return z * y * LANES * (1 + ceil_div(x - 1, LANES))

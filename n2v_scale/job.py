@@ -18,7 +18,7 @@ from n2v_scale.io.stores import inside
 from n2v_scale.io.volume import Volume
 from n2v_scale.model import check_is_model
 from n2v_scale.model_card import read_card
-from n2v_scale.network_config import FilterUNetConfig, config_from_dict
+from n2v_scale.network_config import config_from_dict, unet_of
 from n2v_scale.parallel import Ranks
 from n2v_scale.requested import differences, requested
 
@@ -110,7 +110,9 @@ def _initial_design(volumes: Sequence[Volume], settings: TrainSettings) -> Desig
         return None
     card = read_card(Path(settings.init))
     config = config_from_dict(card.network, card.network_config)
-    unet = config.unet if isinstance(config, FilterUNetConfig) else config
+    unet = unet_of(config)
+    if unet is None:
+        raise ConfigError(f"--init {settings.init} is a {card.network}, which nothing begins with")
     there = {"net": card.network, "depth": unet.depth, "filters": unet.filters}
     there["kernel"] = unet.kernel
     asked = {name: getattr(settings, name) for name in there if name in settings.model_fields_set}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from os import PathLike
@@ -16,10 +17,11 @@ from dask.delayed import delayed
 
 from n2v_scale.blocks import as_dtype, opened
 from n2v_scale.denoiser import Normalisation, OpenOptions, Region, TileBoxes, tile_boxes
-from n2v_scale.errors import InputError
+from n2v_scale.errors import ConfigError, InputError
 from n2v_scale.geometry import Box, Shape, as_shape, cells_touching, round_up
 from n2v_scale.io.volume import DTYPES
 from n2v_scale.model import Model
+from n2v_scale.noise import NoiseModel
 from n2v_scale.statistics import ChannelStatistics
 
 SAMPLED_CHUNKS = 64
@@ -32,6 +34,7 @@ def denoise(
     *,
     axes: str | None = None,
     normalisation: Normalisation | None = None,
+    noise: Sequence[NoiseModel] | None = None,
     tile: Sequence[int] | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -53,6 +56,9 @@ def denoise(
     normalisation
         One offset and scale a channel. By default sampled, lazily, from the finite voxels of at
         most 64 chunks a channel: then the first result waits for those.
+    noise
+        By channel, in the array's units: puts each voxel's own value back, where the model predicts
+        it without having seen it. By default the prediction stays as it is.
     tile
         Voxels (z, y, x) that one forward pass keeps.
     device, threads
@@ -69,7 +75,7 @@ def denoise(
             f"the array holds {array.dtype}, and only {', '.join(DTYPES)} are taken: "
             'convert it, with .astype("float32") for example'
         )
-    opened_model = model if isinstance(model, Model) else Model(Path(model))
+    opened_model = _model(model, None if noise is None else tuple(noise))
     source = _canonical(array, names)  # (t, c, z, y, x)
     cut = _tile(source, opened_model, tile)
     constants: Any = normalisation or _sampled_normalisation(source)
@@ -84,7 +90,7 @@ def denoise(
             task(
                 [chunks[i] for i in needed],
                 [place.box(i) for i in needed],
-                place.job(str(opened_model.folder), device, threads),
+                place.job(device, threads),
                 constants,
             ),
             shape=place.shape,
@@ -137,13 +143,12 @@ class _Place:
             first = first.union(box)
         return first
 
-    def job(self, folder: str, device: str, threads: int | None) -> partial[npt.NDArray[Any]]:
+    def job(self, device: str, threads: int | None) -> partial[npt.NDArray[Any]]:
         """The work, without its data."""
         return partial(
             _denoise_box,
-            folder,
-            device,
-            threads,
+            str(self.model.folder),
+            OpenOptions(None, device, threads, noise=self.model.options.noise),
             self.tiles(),
             self.read_box(),
             self.write,
@@ -159,7 +164,7 @@ def _denoise_chunk(
     normalisation: Normalisation,
 ) -> npt.NDArray[Any]:
     """The task: join the neighbours (t, c, z, y, x), denoise each time and channel."""
-    read: Box = job.args[4]
+    read: Box = job.args[3]
     t, c = chunks[0].shape[:2]
     joined = np.empty((t, c, *read.shape), np.float32)
     for chunk, box in zip(chunks, boxes, strict=True):
@@ -171,8 +176,7 @@ def _denoise_chunk(
 
 def _denoise_box(
     folder: str,
-    device: str,
-    threads: int | None,
+    options: OpenOptions,
     tiles: list[TileBoxes],
     read: Box,
     write: Box,
@@ -182,7 +186,7 @@ def _denoise_box(
     channel: int,
     normalisation: Normalisation,
 ) -> npt.NDArray[Any]:
-    denoiser = opened(folder, OpenOptions(normalisation, device, threads))
+    denoiser = opened(folder, replace(options, normalisation=normalisation))
     out = np.empty(write.shape, np.float32)
     for tile in tiles:
         region = Region(0, first_channel + channel, tile.core, volume)
@@ -190,6 +194,24 @@ def _denoise_box(
         kept = tile.core.intersect(write)
         out[kept.slices_in(write)] = mean[kept.slices_in(tile.core)]
     return out
+
+
+def _model(model: str | PathLike[str] | Model, noise: tuple[NoiseModel, ...] | None) -> Model:
+    """The model, opened so that its halo is the one that is needed.
+
+    Raises
+    ------
+    ConfigError
+        When there is noise to use, and the model has seen the voxels it predicts.
+    """
+    folder = model.folder if isinstance(model, Model) else Path(model)
+    found = Model(folder, OpenOptions(noise=noise))
+    if noise is not None and not found.blind:
+        raise ConfigError(
+            f"{folder} sees the voxels it predicts, so their own values cannot be put back: leave "
+            "out noise"
+        )
+    return found
 
 
 def _axes(array: da.Array, axes: str | None) -> str:

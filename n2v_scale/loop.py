@@ -16,8 +16,7 @@ from n2v_scale.checkpoint import Checkpoint
 from n2v_scale.config import TrainSettings
 from n2v_scale.devices import channels_last, compute_exactly
 from n2v_scale.errors import TrainingError
-from n2v_scale.nets import Network, build_network
-from n2v_scale.nets.filter_unet import FilterUNet
+from n2v_scale.nets import FITTED, Network, build_network
 from n2v_scale.run import Run
 from n2v_scale.signals import requests
 from n2v_scale.sources import sampled_voxels
@@ -71,6 +70,8 @@ def train_network(run: Run) -> Trained:
     log = run.metrics
     if log:
         log.begin(history, known=len(history) if run.begun else 0)
+    if run.method.closed_form:
+        return Trained(weights.average.cpu(), weights.best, history, 0, stopped_early=False)
     best = min(range(len(history)), key=lambda k: history[k].get("held_out", -k))
     forward = ranks.wrap(_compiled(weights.network, settings), run.device)
     timer, pace = Timer(settings.checkpoint_every), Pace(budget.step)
@@ -130,7 +131,7 @@ def _network(run: Run) -> Network:
         network = build_network(design.network, design.network_config)
     if run.initial is not None:
         network.load_state_dict(run.initial)
-    elif run.begun is None and isinstance(network, FilterUNet):
+    elif run.begun is None and isinstance(network, FITTED):
         run.progress.say("fitting the linear filter")
         patches = run.sampler.initial(INITIAL_PATCHES)
         network.initialise(torch.from_numpy(p)[None, None] for p in patches)

@@ -29,21 +29,24 @@ from n2v_scale.denoiser import (
 from n2v_scale.errors import ModelError, OutputError
 from n2v_scale.forward_memory import FLOAT32, forward_bytes
 from n2v_scale.forward_work import forward_products
-from n2v_scale.geometry import Box, Halo, Shape, align_halo, padded_shape
+from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, align_halo, padded_shape
 from n2v_scale.io.volume import Volume
 from n2v_scale.model_card import CARD_NAME, METRICS_NAME, WEIGHTS_NAME, ModelCard, read_card
 from n2v_scale.network_config import config_from_dict
+from n2v_scale.noise import RESIDUAL_HALO, NoiseModel
 
 if TYPE_CHECKING:
     import torch
 
-    from n2v_scale.methods.base import Method
+    from n2v_scale.methods.base import Method, TensorEstimate
     from n2v_scale.nets import Network
     from n2v_scale.nets.inference import Inference
 
 
 PROCESS_BYTES = 420 * 2**20 + SLABS_BYTES
 """Of a worker with Dask, zarr and torch, which has computed a small tile and keeps its slabs."""
+POSTERIOR_COPIES = 9
+"""Of what the network gives, while the voxels' own values are put back."""
 MARGIN = 1.1
 """For what the allocator and the convolutions' own buffers take: 3% were seen."""
 DEVICE_PROCESS_BYTES = 3 * 2**30
@@ -62,8 +65,22 @@ class Model:
 
     @property
     def halo(self) -> Halo:
-        """The network's measured receptive field."""
-        return self.card.receptive_field
+        """The network's measured receptive field, and what the posterior looks at around it."""
+        z, y, x = (
+            (low + a, high + b)
+            for (low, high), (a, b) in zip(self.card.receptive_field, self._margin, strict=True)
+        )
+        return z, y, x
+
+    @property
+    def blind(self) -> bool:
+        """Whether it predicts a voxel without having seen it."""
+        return self.card.blind
+
+    @property
+    def _margin(self) -> Halo:
+        """How much more than the core the network must give, in multiples of the stride."""
+        return NO_HALO if self.options.noise is None else align_halo(RESIDUAL_HALO, self.stride)
 
     @property
     def stride(self) -> Shape:
@@ -87,19 +104,24 @@ class Model:
     def memory_bytes(self, core: Shape) -> int:
         """An upper bound of what a forward pass over a tile with this core allocates."""
         config = config_from_dict(self.card.network, self.card.network_config)
-        aligned = padded_shape(core, self.stride)
-        crop = align_halo(self.halo, self.stride)
+        aligned = Box.whole(padded_shape(core, self.stride)).expand(self._margin).shape
+        crop = align_halo(self.card.receptive_field, self.stride)
         tile = prod(Box.whole(aligned).expand(crop).shape)
         forward = forward_bytes(
             config, aligned, crop, device=self.options.device, precision=self.options.precision
         )
         # Beside it the tile as it was read and while it is normalised, and the estimate in units.
-        return int(MARGIN * (forward + FLOAT32 * (2 * tile + 2 * prod(aligned))))
+        beside = 2 * tile + (2 if self.options.noise is None else POSTERIOR_COPIES) * prod(aligned)
+        return int(MARGIN * (forward + FLOAT32 * beside))
 
     def work(self, core: Shape, halo: Halo) -> float:
         """Multiplications of a forward pass that computes what the core needs, and no more."""
         config = config_from_dict(self.card.network, self.card.network_config)
-        return forward_products(config, core, halo)
+        given: list[Any] = list(zip(halo, self._margin, strict=True))
+        z, y, x = ((min(low, a), min(high, b)) for (low, high), (a, b) in given)
+        wide = Box.whole(core).expand((z, y, x)).shape
+        z, y, x = ((max(0, low - a), max(0, high - b)) for (low, high), (a, b) in given)
+        return forward_products(config, wide, (z, y, x))
 
     def normalisation_for(self, volume: Volume) -> Normalisation | None:
         """A training volume's constants when ``volume`` is that volume, else None."""
@@ -113,6 +135,16 @@ class Model:
         return Normalisation(
             tuple(trained.offset[i] for i in where), tuple(trained.scale[i] for i in where)
         )
+
+    def noise_for(self, volume: Volume) -> tuple[NoiseModel | None, ...] | None:
+        """What training saw of the noise when ``volume`` is a training volume, else None."""
+        identity = volume.identity()
+        for trained in (self.card.trained_on, *self.card.also_trained_on):
+            same = identity == trained.identity and set(volume.channels) <= set(trained.channels)
+            if same and trained.survey is not None:
+                found = [trained.survey[trained.channels.index(c)] for c in volume.channels]
+                return tuple(n and NoiseModel(**n) for n in (s.get("noise") for s in found))
+        return None
 
     def check_fits(self, volume: Volume) -> None:
         """Raise a ModelError when a model of volumes is given an image without depth."""
@@ -181,12 +213,31 @@ class Model:
         with torch.inference_mode(), torch_threads(self.options.threads):
             x = torch.from_numpy(padded)[None, None].to(self.options.device)
             inside = boxes.data.shift(tuple(-a for a in boxes.padded.start))
-            out = self.method.infer(self.inference, x, _crop(boxes.padded, boxes.aligned), inside)
-        keep = region.core.slices_in(boxes.aligned)
+            wide = boxes.aligned.expand(self._margin).intersect(boxes.padded)
+            out = self.method.infer(self.inference, x, _crop(boxes.padded, wide), inside)
+            if self.options.noise is not None:
+                noise = self.options.noise[region.c].normalised(offset, scale)
+                out = _posterior(x, out, noise, wide.slices_in(boxes.padded), inside)
+        keep = region.core.slices_in(wide)
         return Estimate(
             _restore(out.mean, keep, scale, offset),
             None if out.std is None else _restore(out.std, keep, scale, 0.0),
         )
+
+
+def _posterior(
+    x: torch.Tensor,
+    blind: TensorEstimate,
+    noise: NoiseModel,
+    core: tuple[slice, slice, slice],
+    inside: Box,
+) -> TensorEstimate:
+    """With the voxels' own values put back; ``core`` and ``inside`` are parts of the tile ``x``."""
+    from n2v_scale.posterior import with_own_value
+
+    there = x.new_zeros(x.shape)
+    there[(..., *inside.slices)] = 1
+    return with_own_value(x[(..., *core)], blind, noise, there[(..., *core)])
 
 
 def load_model(folder: str | Path, *, device: str = "cpu") -> Model:

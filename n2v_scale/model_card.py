@@ -45,6 +45,8 @@ class ModelCard(BaseModel):
     package_version: str
     method: str
     method_config: dict[str, Any]
+    blind: bool = False
+    """Whether it predicts a voxel without having seen it: then a posterior puts its value back."""
     network: str
     network_config: dict[str, Any]
     receptive_field: Halo

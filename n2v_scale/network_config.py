@@ -10,6 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 from n2v_scale.errors import ModelError
 from n2v_scale.geometry import Shape, as_shape
 
+LANES = 8
+"""Neighbours along X that the linear filter computes together; see ``nets.filtering``."""
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -41,6 +44,18 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
+class FilterConfig:
+    """A linear filter and nothing else."""
+
+    window: Shape = (5, 5, 5)
+
+    @property
+    def stride(self) -> Shape:
+        """What origins and extents must be multiples of: nothing."""
+        return (1, 1, 1)
+
+
+@dataclass(frozen=True)
 class FilterUNetConfig:
     """The filter's window and the U-Net that corrects it."""
 
@@ -53,12 +68,43 @@ class FilterUNetConfig:
         return self.unet.stride
 
 
-NetworkConfig = FilterUNetConfig | UNetConfig
+@dataclass(frozen=True)
+class BlindUNetConfig:
+    """A window without its centre, and a U-Net on lattices of what the windows say."""
+
+    window: Shape = (5, 5, 5)
+    features: int = 16
+    """That are made of a window, beside the filter's response."""
+    unet: UNetConfig = field(
+        default_factory=lambda: UNetConfig(in_channels=17, out_channels=2, filters=16, depth=1)
+    )
+
+    @property
+    def lattice(self) -> Shape:
+        """Its step: a power of two, and more than a window reaches."""
+        return as_shape([1 << (w // 2).bit_length() for w in self.window])
+
+    @property
+    def stride(self) -> Shape:
+        """What origins and extents must be multiples of."""
+        return as_shape([a * b for a, b in zip(self.lattice, self.unet.stride, strict=True)])
+
+
+NetworkConfig = BlindUNetConfig | FilterConfig | FilterUNetConfig | UNetConfig
 
 NETWORK_CONFIGS: dict[str, type[NetworkConfig]] = {
+    "blind-unet": BlindUNetConfig,
+    "filter": FilterConfig,
     "filter-unet": FilterUNetConfig,
     "unet": UNetConfig,
 }
+
+
+def unet_of(config: NetworkConfig) -> UNetConfig | None:
+    """The U-Net in a network; None where there is none."""
+    if isinstance(config, FilterConfig):
+        return None
+    return config if isinstance(config, UNetConfig) else config.unet
 
 
 def config_from_dict(name: str, config: dict[str, Any]) -> NetworkConfig:

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from n2v_scale.geometry import Halo
+
 FloatArray = npt.NDArray[np.floating]
 
+REACH = 5
+RESIDUAL_HALO: Halo = ((REACH, REACH),) * 3
+"""How far around a voxel the residuals of a blind prediction are looked at; see ``posterior``."""
 BINS = 16
 FEWEST_IN_BIN = 8
 QUIET = 0.25

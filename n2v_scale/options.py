@@ -179,6 +179,21 @@ def storage(command: Command) -> Command:
     return command
 
 
+def camera(command: Command) -> Command:
+    """The noise, where it is known: :class:`n2v_scale.config.CameraSettings`."""
+    for option in (
+        click.option("--read-noise", type=click.FloatRange(0), help="Of the camera, in units."),
+        click.option("--offset", type=float, help="Of the camera: units without light."),
+        click.option(
+            "--gain",
+            type=click.FloatRange(0),
+            help="Of the camera: units an electron. Default: seen in a sample.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def overwriting(command: Command) -> Command:
     """Whether an output that exists may go."""
     return click.option(

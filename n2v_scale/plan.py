@@ -36,6 +36,7 @@ from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.volume import Volume
 from n2v_scale.io.writer import ArraySpec
 from n2v_scale.memory import Budget, Sizes
+from n2v_scale.noise import NoiseModel
 from n2v_scale.sizes import choose_sizes
 
 PLAN_FORMAT = 1
@@ -79,6 +80,8 @@ class Plan:
     device: str
     threads: int
     on_nan: str
+    noise: tuple[NoiseModel, ...] | None = None
+    """By channel: what the posterior uses; None where there is none."""
     precision: str = "float32"
     """Of the network's arithmetic."""
     precision_error: float | None = None
@@ -98,7 +101,9 @@ class Plan:
     @property
     def open_options(self) -> OpenOptions:
         """How a worker opens the denoiser."""
-        return OpenOptions(self.normalisation, self.device, self.threads, self.precision)
+        return OpenOptions(
+            self.normalisation, self.device, self.threads, self.precision, self.noise
+        )
 
     @property
     def sizes(self) -> Sizes:
@@ -170,6 +175,7 @@ class Plan:
             "on_nan": self.on_nan,
             "nodata": _number(self.nodata),
             "foreground": self._foreground(),
+            **({} if self.noise is None else {"noise": [asdict(n) for n in self.noise]}),
         }
 
     def _foreground(self) -> dict[str, str] | None:
@@ -212,6 +218,7 @@ def make_plan(
     normalisation: Normalisation | None,
     device: str,
     threads: int,
+    noise: tuple[NoiseModel, ...] | None = None,
     identity: str = "",
     precision: str = "float32",
     foreground: Foreground | None = None,
@@ -226,6 +233,8 @@ def make_plan(
         Of the denoiser, for the workers.
     store
         Path of the output.
+    noise
+        What the posterior uses, by channel.
     identity
         Of the volume's content, as :meth:`Volume.identity` tells; nothing is read here.
     foreground
@@ -266,6 +275,7 @@ def make_plan(
         output=output,
         levels=pyramid_levels(output, volume.voxel_size),
         normalisation=normalisation,
+        noise=noise,
         device=device,
         threads=threads,
         on_nan=settings.on_nan,

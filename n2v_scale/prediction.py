@@ -14,6 +14,7 @@ from n2v_scale.foreground import Foreground, open_foreground
 from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import normalise, remember
 from n2v_scale.io.volume import Volume
+from n2v_scale.known_noise import noise_for
 from n2v_scale.ledger import Ledger
 from n2v_scale.memory import Budget
 from n2v_scale.output import check_place
@@ -56,14 +57,18 @@ def make_prediction_plan(
     device = _device(settings.device)
     budget = budget_for(settings, device)
     normalisation = _normalisation(denoiser, volume, settings.seed)
+    noise = noise_for(denoiser, volume, settings)
     precision = _precision(address, settings, device, normalisation, volume)
     plan = make_plan(
         volume,
-        open_denoiser(address, OpenOptions(normalisation, device, None, precision.precision)),
+        open_denoiser(
+            address, OpenOptions(normalisation, device, None, precision.precision, noise)
+        ),
         address,
         normalise(output),
         settings,
         normalisation=normalisation,
+        noise=noise,
         device=device,
         threads=settings.threads or max(1, available_cores() // budget.workers),
         identity=volume.identity(),

@@ -13,6 +13,7 @@ from n2v_scale.geometry import as_shape
 from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.volume_record import volume_from_dict
 from n2v_scale.io.writer import ArraySpec
+from n2v_scale.noise import NoiseModel
 from n2v_scale.plan import PLAN_FORMAT, Plan, pyramid_levels
 
 
@@ -66,6 +67,7 @@ def resume_plan(stored: dict[str, Any], fresh: Plan, settings: PredictSettings) 
         output=output,
         levels=pyramid_levels(output, fresh.volume.voxel_size),
         normalisation=Normalisation.from_dict(normalisation) if normalisation else None,
+        noise=_stored_noise(stored),
         device=stored["device"],
         threads=stored["threads"],
         precision=stored["precision"],
@@ -95,6 +97,7 @@ def recorded_plan(record: dict[str, Any], store: str, storage: StorageOptions) -
         output=output,
         levels=pyramid_levels(output, volume.voxel_size),
         normalisation=Normalisation.from_dict(normalisation) if normalisation else None,
+        noise=_stored_noise(stored),
         device=stored["device"],
         threads=stored["threads"],
         precision=stored["precision"],
@@ -103,6 +106,11 @@ def recorded_plan(record: dict[str, Any], store: str, storage: StorageOptions) -
         nodata=None if stored["nodata"] is None else float(stored["nodata"]),
         storage=storage,
     )
+
+
+def _stored_noise(stored: dict[str, Any]) -> tuple[NoiseModel, ...] | None:
+    noise = stored.get("noise")
+    return None if noise is None else tuple(NoiseModel(**channel) for channel in noise)
 
 
 def _stored_output(stored: dict[str, Any], store: str) -> ArraySpec:
@@ -143,6 +151,9 @@ def _differences(
         found += differ("--device", stored["device"], now["device"])
     if settings.precision != "auto":
         found += differ("--precision", stored["precision"], now["precision"])
+    found += differ("the posterior", *("noise" in plan for plan in (stored, now)))
+    if settings.camera is not None:
+        found += differ("the camera", stored.get("noise"), now.get("noise"))
     found += differ("--nodata", stored["nodata"], now["nodata"])
     masks = [plan["foreground"] and plan["foreground"]["key"] for plan in (stored, now)]
     found += differ("--mask", *masks)

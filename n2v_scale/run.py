@@ -13,7 +13,7 @@ from n2v_scale.architecture import Design
 from n2v_scale.budget import Budget
 from n2v_scale.checkpoint import Checkpoint, CheckpointFolder
 from n2v_scale.config import TrainSettings
-from n2v_scale.methods.n2v import Noise2Void
+from n2v_scale.methods.base import Method
 from n2v_scale.metrics_file import MetricsFile
 from n2v_scale.parallel import Ranks
 from n2v_scale.patches import PatchSampler
@@ -26,7 +26,7 @@ class Run:
 
     settings: TrainSettings
     design: Design
-    method: Noise2Void
+    method: Method
     sampler: PatchSampler
     budget: Budget
     device: torch.device

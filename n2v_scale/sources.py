@@ -139,10 +139,10 @@ def sampled_voxels(sources: Sequence[Source]) -> list[list[int]]:
     return [[c.moments.voxels for c in survey.channels] if survey else [] for survey in surveys]
 
 
-def common_noise(sources: Sequence[Source]) -> NoiseModel | None:
+def common_noise(sources: Sequence[Source], camera: NoiseModel | None = None) -> NoiseModel | None:
     """The mean noise of all channels of all sources, normalised.
 
-    None where that of one is not known or not to be trusted, or does not grow with the signal.
+    None where that of one is not known or not to be trusted; ``camera`` is known.
     """
     known = []
     for source in sources:
@@ -150,14 +150,13 @@ def common_noise(sources: Sequence[Source]) -> NoiseModel | None:
             return None
         constants = source.normalisation
         for c, channel in enumerate(source.survey.channels):
-            if channel.noise is None or not channel.noise.trusted:
+            noise = camera or channel.noise
+            if noise is None or not noise.trusted:
                 return None
-            known.append(channel.noise.normalised(constants.offset[c], constants.scale[c]))
+            known.append(noise.normalised(constants.offset[c], constants.scale[c]))
     gain = fmean(n.gain for n in known) if known else 0.0
-    if not gain > 0:
-        return None
     # What is dark matters as much as the noise grows from there.
-    offset = fmean(n.gain * n.offset for n in known) / gain
+    offset = fmean(n.gain * n.offset for n in known) / gain if gain else 0.0
     noise = NoiseModel(gain, offset, sqrt(fmean(n.read_noise**2 for n in known)))
     return noise if noise.variance(np.zeros(())) > 0 else None
 

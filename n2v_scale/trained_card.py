@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from math import prod
 
 import torch
 
 from n2v_scale._version import __version__
+from n2v_scale.config import TrainSettings
 from n2v_scale.loop import Trained
 from n2v_scale.methods import method_to_dict
 from n2v_scale.model_card import ModelCard, TrainedOn
 from n2v_scale.nets import config_to_dict
 from n2v_scale.nets.receptive_field import measure_receptive_field
+from n2v_scale.noise import NoiseModel
 from n2v_scale.run import Run
 from n2v_scale.sources import Source
 
@@ -22,11 +25,12 @@ def card_of(run: Run, trained: Trained, sources: Sequence[Source]) -> ModelCard:
     design, settings = run.design, run.settings
     config = design.network_config
     method = run.method
-    volumes = [_trained_on(source) for source in sources]
+    volumes = [_trained_on(source, settings) for source in sources]
     return ModelCard(
         package_version=__version__,
         method=method.name,
         method_config=method_to_dict(method),
+        blind=method.blind,
         network=design.network,
         network_config=config_to_dict(config),
         receptive_field=measure_receptive_field(trained.network, config.stride),
@@ -52,8 +56,10 @@ def card_of(run: Run, trained: Trained, sources: Sequence[Source]) -> ModelCard:
     )
 
 
-def _trained_on(source: Source) -> TrainedOn:
+def _trained_on(source: Source, settings: TrainSettings) -> TrainedOn:
     volume = source.volume
+    camera = settings.camera
+    told = {} if camera is None else {"noise": asdict(NoiseModel(*camera))}
     units = {axis.unit for axis in volume.axes if axis.name in "zyx" and axis.unit}
     return TrainedOn(
         address=volume.address,
@@ -67,5 +73,5 @@ def _trained_on(source: Source) -> TrainedOn:
         scale=source.normalisation.scale,
         survey=None
         if source.survey is None
-        else [channel.to_dict() for channel in source.survey.channels],
+        else [{**channel.to_dict(), **told} for channel in source.survey.channels],
     )

@@ -153,11 +153,18 @@ def write_model() -> Callable[..., Path]:
     import torch  # only where a model is needed: tests of reading do without
 
     from n2v_scale._version import __version__
+    from n2v_scale.methods import method_to_dict
+    from n2v_scale.methods.linear import Linear
+    from n2v_scale.methods.n2v import Noise2Void
+    from n2v_scale.methods.ssdn import BlindSpot
     from n2v_scale.model import save_model
     from n2v_scale.model_card import ModelCard, TrainedOn
     from n2v_scale.nets import NetworkConfig, build_network, config_to_dict
     from n2v_scale.nets.receptive_field import measure_receptive_field
-    from n2v_scale.nets.unet import UNetConfig
+    from n2v_scale.network_config import NETWORK_CONFIGS, UNetConfig
+    from n2v_scale.noise import NoiseModel
+
+    methods_of = {"filter": Linear(), "blind-unet": BlindSpot(NoiseModel(0.1, -1.0, 0.3))}
 
     def write(
         folder: Path,
@@ -169,7 +176,8 @@ def write_model() -> Callable[..., Path]:
         seed: int = 0,
     ) -> Path:
         config = config or UNetConfig(depth=1, filters=2, pooled=(1, 1, 1))
-        name = "unet" if isinstance(config, UNetConfig) else "filter-unet"
+        name = next(n for n, kind in NETWORK_CONFIGS.items() if isinstance(config, kind))
+        method = methods_of.get(name, Noise2Void())
         network = build_network(name, config)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -194,8 +202,9 @@ def write_model() -> Callable[..., Path]:
         )
         card = ModelCard(
             package_version=__version__,
-            method="n2v",
-            method_config={"voxels_per_site": 16, "radius": [2, 2, 2], "name": "n2v"},
+            method=method.name,
+            method_config=method_to_dict(method),
+            blind=method.blind,
             network=name,
             network_config=config_to_dict(config),
             receptive_field=measure_receptive_field(network, config.stride),

@@ -36,12 +36,19 @@ from n2v_scale.io.writer import read_output
 from n2v_scale.ledger import Ledger
 from n2v_scale.levels import Driver, LevelTotals, run_level
 from n2v_scale.lock import driver_lock
+from n2v_scale.methods.base import TensorEstimate
 from n2v_scale.model import Model
 from n2v_scale.nets import NetworkConfig
-from n2v_scale.nets.filter_unet import FilterUNetConfig
-from n2v_scale.nets.unet import UNetConfig
+from n2v_scale.network_config import (
+    BlindUNetConfig,
+    FilterConfig,
+    FilterUNetConfig,
+    UNetConfig,
+)
+from n2v_scale.noise import NoiseModel
 from n2v_scale.output import begin_output, check_output
 from n2v_scale.plan import Plan, make_plan
+from n2v_scale.posterior import with_own_value
 from n2v_scale.progress import NoProgress
 from n2v_scale.recovery import levels_of
 from n2v_scale.window import Crew
@@ -185,24 +192,33 @@ UNETS = {
     "filter-unet": FilterUNetConfig(
         (3, 5, 5), UNetConfig(in_channels=2, depth=2, filters=2, pooled=(0, 1, 2))
     ),
+    "filter": FilterConfig((3, 5, 5)),
+    "blind-unet": BlindUNetConfig(
+        (3, 5, 3),
+        2,
+        UNetConfig(in_channels=3, out_channels=2, depth=1, filters=2, pooled=(0, 0, 1)),
+    ),
     "filter-unet 1": FilterUNetConfig(
         (5, 3, 3), UNetConfig(in_channels=2, depth=1, filters=3, pooled=(1, 1, 1))
     ),
 }
+NOISE = (NoiseModel(gain=0.5, offset=90.0, read_noise=3.0),)
+MODELS = [*UNETS, "filter with its posterior", "blind-unet with its posterior"]
 
 
 @pytest.fixture(scope="session")
 def model_of(
     tmp_path_factory: pytest.TempPathFactory, write_model: Callable[..., Path]
 ) -> Callable[[str], Model]:
-    """The model with one of :data:`UNETS`, in float64."""
+    """One of :data:`MODELS`, in float64."""
 
     @lru_cache
     def made(name: str) -> Model:
-        config: NetworkConfig = UNETS[name]
+        network, posterior, _ = name.partition(" with its posterior")
+        config: NetworkConfig = UNETS[network]
         folder = tmp_path_factory.mktemp("models") / "model"
         write_model(folder, config, offset=CONSTANTS.offset, scale=CONSTANTS.scale)
-        model = Model(folder, OpenOptions(CONSTANTS))
+        model = Model(folder, OpenOptions(CONSTANTS, noise=NOISE if posterior else None))
         model.network.double()
         return model
 
@@ -215,9 +231,15 @@ def whole_volume(model: Model, values: np.ndarray, channel: int = 0) -> np.ndarr
     offset, scale = CONSTANTS.offset[channel], CONSTANTS.scale[channel]
     padded = np.zeros(padded_shape(shape, model.stride), values.dtype)
     padded[Box.whole(shape).slices] = (values - offset) / scale
+    x = torch.from_numpy(padded)[None, None]
     with torch.inference_mode():
-        out = model.network(torch.from_numpy(padded)[None, None], NO_HALO, Box.whole(shape))
-    result: np.ndarray = out[0, 0].numpy()[Box.whole(shape).slices] * scale + offset
+        found = model.method.infer(model.network, x, NO_HALO, Box.whole(shape))
+        if model.options.noise:
+            here = (..., *Box.whole(shape).slices)
+            std = None if found.std is None else found.std[here]
+            noise = model.options.noise[channel].normalised(offset, scale)
+            found = with_own_value(x[here], TensorEstimate(found.mean[here], std), noise)
+    result: np.ndarray = found.mean[0, 0].numpy()[Box.whole(shape).slices] * scale + offset
     return result
 
 
@@ -249,7 +271,7 @@ def open_axes() -> Any:
 lengths = st.sampled_from([1, 2, 3, 5, 8, 9, 16, 17, 23, 31])
 
 
-@pytest.mark.parametrize("name", UNETS)
+@pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=12, deadline=None)
 @given(
     data=st.data(),
@@ -268,7 +290,7 @@ def test_tiles_equal_the_whole_volume(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * max(1, expected.std()))
 
 
-@pytest.mark.parametrize("name", UNETS)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_comparison_sees_a_halo_that_is_too_small(
     model_of: Callable[[str], Model], name: str
 ) -> None:

@@ -1,17 +1,22 @@
-"""How a network is trained and applied: Noise2Void and, later, its family."""
+"""How a network is trained and applied: Noise2Void and its family."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from n2v_scale.errors import ModelError
 from n2v_scale.methods.base import Method
+from n2v_scale.methods.linear import Linear
 from n2v_scale.methods.n2v import Noise2Void
+from n2v_scale.methods.ssdn import BlindSpot
 
-METHODS = {"n2v": Noise2Void}
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+METHODS: dict[str, type[Method]] = {"linear": Linear, "n2v": Noise2Void, "ssdn": BlindSpot}
 
 
 def method_from_dict(name: str, config: dict[str, Any]) -> Method:
@@ -32,6 +37,6 @@ def method_from_dict(name: str, config: dict[str, Any]) -> Method:
         raise ModelError(f"the model's method configuration is not valid: {error}") from None
 
 
-def method_to_dict(method: Noise2Void) -> dict[str, Any]:
+def method_to_dict(method: Method) -> dict[str, Any]:
     """A method's configuration as JSON."""
-    return asdict(method)
+    return asdict(cast("DataclassInstance", method))

@@ -38,6 +38,14 @@ class Method(Protocol):
     def name(self) -> str:
         """As in the model card."""
 
+    @property
+    def blind(self) -> bool:
+        """Whether :meth:`infer` predicts a voxel without having seen it."""
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether the network's initial weights are all there is to learn."""
+
     def prepare(self, batch: Tensor, streams: Streams) -> Example:
         """An example from noisy patches (b, c, z, y, x), normalised, NaN where there is no data.
 
@@ -50,4 +58,7 @@ class Method(Protocol):
     def infer(
         self, network: nn.Module, tile: Tensor, crop: Halo, inside: Box | None
     ) -> TensorEstimate:
-        """The estimate of a tile's core; ``crop`` and ``inside`` as in the network's forward."""
+        """The estimate of a tile's core; ``crop`` and ``inside`` as in the network's forward.
+
+        Of a blind method that knows it, ``std`` is what the prediction misses.
+        """

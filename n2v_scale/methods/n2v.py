@@ -8,6 +8,7 @@ there.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,8 @@ class Noise2Void:
     noise: NoiseModel | None = None
     """Of normalised voxels; None weights all alike."""
     name: str = "n2v"
+    blind: ClassVar[bool] = False
+    closed_form: ClassVar[bool] = False
 
     def prepare(self, batch: Tensor, streams: Streams) -> Example:
         """Hide the sites; see :class:`n2v_scale.methods.base.Method`."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from n2v_scale.nets.blind_unet import BlindUNet
+from n2v_scale.nets.filter_network import FilterNetwork
 from n2v_scale.nets.filter_unet import FilterUNet
 from n2v_scale.nets.unet import UNet
 from n2v_scale.network_config import (
+    BlindUNetConfig,
+    FilterConfig,
     FilterUNetConfig,
     NetworkConfig,
     UNetConfig,
@@ -14,9 +18,18 @@ from n2v_scale.network_config import (
     config_to_dict,
 )
 
-Network = FilterUNet | UNet
+Network = BlindUNet | FilterNetwork | FilterUNet | UNet
+FITTED = (BlindUNet, FilterNetwork, FilterUNet)
+"""Networks that begin with weights solved in closed form."""
 
-__all__ = ["Network", "NetworkConfig", "build_network", "config_to_dict", "network_from_dict"]
+__all__ = [
+    "FITTED",
+    "Network",
+    "NetworkConfig",
+    "build_network",
+    "config_to_dict",
+    "network_from_dict",
+]
 
 
 def build_network(name: str, config: NetworkConfig) -> Network:
@@ -25,6 +38,10 @@ def build_network(name: str, config: NetworkConfig) -> Network:
         return UNet(config)
     if name == "filter-unet" and isinstance(config, FilterUNetConfig):
         return FilterUNet(config)
+    if name == "blind-unet" and isinstance(config, BlindUNetConfig):
+        return BlindUNet(config)
+    if name == "filter" and isinstance(config, FilterConfig):
+        return FilterNetwork(config)
     raise ValueError(f"{type(config).__name__} does not describe a network called {name!r}")
 
 

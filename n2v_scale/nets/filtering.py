@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from n2v_scale.geometry import Box, Halo, as_shape, ceil_div
+from n2v_scale.margins import slabs
 from n2v_scale.nets.convolution import Convolution
 from n2v_scale.nets.linear import BlindFilter, missing_share
-
-LANES = 8
+from n2v_scale.network_config import LANES
 
 
 class FilterInference(nn.Module):
@@ -49,6 +49,16 @@ class FilterInference(nn.Module):
             out += share * self._response(self.summed, cells, box)
         joined: Tensor = out.unflatten(0, (b, c))
         return joined
+
+    def in_slabs(self, x: Tensor, box: Box, inside: Box, slab_bytes: int) -> Tensor:
+        """:meth:`forward`, some planes at a time."""
+        out = x.new_empty(*x.shape[:2], *box.shape)
+        depth, height, width = box.shape
+        for start, stop in slabs((0, depth), 1, x.itemsize * height * width, slab_bytes):
+            first = box.start[0]
+            part = Box((first + start, *box.start[1:]), (first + stop, *box.stop[1:]))
+            out[:, :, start:stop] = self(x, part, inside)
+        return out
 
     @property
     def _reach(self) -> Halo:

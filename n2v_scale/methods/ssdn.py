@@ -1,0 +1,69 @@
+"""Self-supervised denoising with a network that is blind by construction (Laine et al. 2019).
+
+The network predicts a normal distribution from the neighbours; with the camera's noise on top it
+must explain the voxel itself. Every voxel of a patch is learned from. At prediction the voxel's own
+value is put back by Bayes: :mod:`n2v_scale.posterior`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from n2v_scale.geometry import Box, Halo
+from n2v_scale.methods.base import Example, TensorEstimate
+from n2v_scale.noise import NoiseModel
+from n2v_scale.streams import Streams
+
+LEAST_VARIANCE = 1e-4
+"""Of the prediction, over the noise's at the volume's mean; the most is its inverse."""
+
+
+@dataclass(frozen=True)
+class BlindSpot:
+    """Negative log-likelihood of every voxel under the predicted distribution and the noise."""
+
+    noise: NoiseModel
+    """Of normalised voxels."""
+    name: str = "ssdn"
+    blind: ClassVar[bool] = True
+    closed_form: ClassVar[bool] = False
+
+    def prepare(self, batch: Tensor, streams: Streams) -> Example:
+        """The patches as they are; see :class:`n2v_scale.methods.base.Method`."""
+        del streams
+        clean = torch.nan_to_num(batch, nan=0.0)
+        return Example(clean, clean, torch.isfinite(batch).to(clean))
+
+    def loss(self, output: Tensor, example: Example) -> Tensor:
+        """Mean over the voxels of ``(error² / variance + log variance) / 2``.
+
+        The noise's variance is taken where the prediction lies and held there: a prediction gains
+        nothing by claiming a brightness that is noisy.
+        """
+        found = self._distribution(output)
+        assert found.std is not None
+        variance = found.std.square() + self.noise_variance(found.mean.detach())
+        likelihood = (example.target - found.mean).square() / variance + variance.log()
+        return (likelihood * example.weight).sum() / (2 * example.weight.sum().clamp_min(1))
+
+    def infer(
+        self, network: nn.Module, tile: Tensor, crop: Halo, inside: Box | None
+    ) -> TensorEstimate:
+        """The distribution that the network predicts."""
+        return self._distribution(network(tile, crop, inside))
+
+    def noise_variance(self, mean: Tensor) -> Tensor:
+        """Of the noise where the signal is ``mean``."""
+        noise = self.noise
+        return noise.gain * (mean - noise.offset).clamp_min(0) + noise.read_noise**2
+
+    def _distribution(self, output: Tensor) -> TensorEstimate:
+        """From mean and log-variance, (b, 2, z, y, x), the latter in units of the typical noise."""
+        typical = self.noise.gain * max(0.0, -self.noise.offset) + self.noise.read_noise**2
+        bound = -torch.as_tensor(LEAST_VARIANCE).log().item()
+        variance = typical * output[:, 1:].clamp(-bound, bound).exp()
+        return TensorEstimate(output[:, :1], variance.sqrt())

@@ -1,0 +1,85 @@
+"""A U-Net that cannot see the voxel it predicts, by construction and for the price of a plain one.
+
+A convolution without its centre comes first; after it everything works on lattices that are too
+coarse to lead back (Wu et al. 2020, ECCV, D-BSN, dilate their convolutions instead). Along one
+axis, with a window of 5 and a lattice of 4::
+
+    voxels     0 1 2 3 4 5 6 7 8 …
+    features   f0 has seen 1 2 (and what is before 0), not 0; f4 has seen 2 3 5 6, not 4
+    lattice    f0 f4 f8 … and three more that begin at 1, 2 and 3, each a U-Net's input alone
+
+Every window reaches less far than the lattice's step, so none that the U-Net joins holds the voxel
+but its own, which leaves it out. All voxels between are seen by some window. A network of branches
+that each look one way (Laine et al. 2019) needs four to six times the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, as_shape
+from n2v_scale.nets.linear import BlindFilter
+from n2v_scale.nets.unet import UNet, fold, trim, unfold
+from n2v_scale.network_config import BlindUNetConfig
+
+
+class BlindUNet(nn.Module):
+    """The mean and the logarithm of the variance of what a voxel may be, from all others.
+
+    The mean starts as the best linear filter, the variance as that filter's error.
+    """
+
+    neighbours: Tensor
+
+    def __init__(self, config: BlindUNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.filter = BlindFilter(config.window)
+        self.stem = nn.Conv3d(1, config.features, config.window)
+        self.unet = UNet(config.unet)
+        self.register_buffer("neighbours", self.filter.neighbours.clone(), persistent=False)
+        nn.init.kaiming_normal_(self.stem.weight, nonlinearity="relu")
+        nn.init.zeros_(torch.as_tensor(self.stem.bias))
+        nn.init.zeros_(self.unet.head.weight)
+        nn.init.zeros_(torch.as_tensor(self.unet.head.bias))
+
+    @property
+    def stride(self) -> Shape:
+        """What origins and extents of tiles must be multiples of, per axis."""
+        return self.config.stride
+
+    @torch.no_grad()
+    def initialise(self, patches: Iterable[Tensor]) -> None:
+        """Fit the filter to normalised patches (b, 1, z, y, x)."""
+        self.filter.fit(patches)
+
+    def forward(self, x: Tensor, crop: Halo = NO_HALO, inside: Box | None = None) -> Tensor:
+        """Mean and log-variance (b, 2, z, y, x) of a tile's core; see :meth:`UNet.forward`."""
+        padding = as_shape([k // 2 for k in self.config.window])
+        filtered = self.filter(x, inside)
+        features = F.conv3d(x, self.stem.weight * self.neighbours, self.stem.bias, padding=padding)
+        seen = torch.cat([filtered, F.relu(features)], dim=1)
+        out = from_lattices(self.unet(to_lattices(seen, self.config.lattice)), self.config.lattice)
+        joined = torch.cat([filtered + out[:, :1], out[:, 1:]], dim=1)
+        return trim(joined, crop, NO_HALO)
+
+
+def to_lattices(x: Tensor, lattice: Shape) -> Tensor:
+    """Each lattice as an image of its own: (b, c, z, y, x) to (b * lattices, c, z / s, …)."""
+    b, c = x.shape[:2]
+    folded = fold(x.reshape(b * c, 1, *x.shape[2:]), lattice)  # (b * c, lattices, …)
+    split = folded.reshape(b, c, *folded.shape[1:]).transpose(1, 2)
+    return split.reshape(b * prod(lattice), c, *folded.shape[2:])
+
+
+def from_lattices(x: Tensor, lattice: Shape) -> Tensor:
+    """The inverse of :func:`to_lattices`."""
+    count, c = prod(lattice), x.shape[1]
+    split = x.reshape(-1, count, *x.shape[1:]).transpose(1, 2)  # (b, c, lattices, …)
+    whole = unfold(split.reshape(-1, count, *x.shape[2:]), lattice)
+    return whole.reshape(-1, c, *whole.shape[2:])

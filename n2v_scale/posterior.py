@@ -1,0 +1,86 @@
+"""What a voxel's own value adds to a prediction that has not seen it.
+
+A blind prediction is made from the neighbours alone, so the voxel's own value is independent
+evidence. With a normal prior around the prediction and the camera's noise, Bayes weighs the two
+(Laine et al. 2019, NeurIPS, equation 4; here for one channel)::
+
+    mean     = (prior * noisy + noise * predicted) / (prior + noise)
+    variance = prior * noise / (prior + noise)
+
+``noise`` is the camera's variance where the signal is as predicted, ``prior`` the variance of what
+the prediction misses. A network that predicts the latter is believed. For others it is what the
+residuals in the neighbourhood show beyond the noise: their mean square less the noise's variance.
+"""
+
+from __future__ import annotations
+
+from math import exp
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from n2v_scale.methods.base import TensorEstimate
+from n2v_scale.noise import REACH, NoiseModel
+
+SIGMA = 2.0
+"""Of the neighbourhood, in voxels along each axis."""
+LEAST_NOISE = 1e-12
+"""Of a normalised variance: a voxel without noise is left as it is, and nothing divides by zero."""
+
+
+def with_own_value(
+    noisy: Tensor, blind: TensorEstimate, noise: NoiseModel, there: Tensor | None = None
+) -> TensorEstimate:
+    """The posterior mean and standard deviation, (b, 1, z, y, x), normalised.
+
+    Parameters
+    ----------
+    noisy
+        The voxels themselves.
+    blind
+        The prediction, which has not seen them; its ``std`` is that of the prior, if the network
+        knows it.
+    noise
+        Of normalised voxels.
+    there
+        1 where there is a voxel and 0 past the volume's end, where residuals say nothing; all ones
+        when None.
+    """
+    noise_variance = signal_noise(blind.mean, noise)
+    if blind.std is not None:
+        prior = blind.std.square()
+    else:
+        prior = residual_variance(noisy, blind.mean, noise_variance, there)
+    weight = prior / (prior + noise_variance)
+    return TensorEstimate(torch.lerp(blind.mean, noisy, weight), (weight * noise_variance).sqrt())
+
+
+def signal_noise(mean: Tensor, noise: NoiseModel) -> Tensor:
+    """The noise's variance where the signal is ``mean``."""
+    above = (mean - noise.offset).clamp_min(0)
+    return (noise.gain * above + noise.read_noise**2).clamp_min(LEAST_NOISE)
+
+
+def residual_variance(
+    noisy: Tensor, mean: Tensor, noise_variance: Tensor, there: Tensor | None = None
+) -> Tensor:
+    """What the residuals around each voxel, without its own, vary by beyond the noise; at least 0.
+
+    Its own is left out: a voxel with much noise would seem to be one that is hard to predict.
+    """
+    there = torch.ones_like(mean) if there is None else there
+    excess = ((noisy - mean).square() - noise_variance) * there
+    total, weight = _around(excess), _around(there)
+    return (total / weight.clamp_min(LEAST_NOISE)).clamp_min(0)
+
+
+def _around(x: Tensor) -> Tensor:
+    """A Gaussian's weighted sum over the neighbourhood (b, c, z, y, x), without the centre."""
+    line = x.new_tensor([exp(-0.5 * (k / SIGMA) ** 2) for k in range(-REACH, REACH + 1)])
+    out = x
+    for axis in (2, 3, 4):
+        shape, padding = [1] * 5, [0] * 3
+        shape[axis], padding[axis - 2] = len(line), REACH
+        out = F.conv3d(out, line.reshape(shape), padding=padding)
+    return out - x  # the centre's weight is 1

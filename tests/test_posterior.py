@@ -1,0 +1,92 @@
+"""The posterior: Bayes' mean, no voxel twice, and the true error as its standard deviation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from n2v_scale.methods.base import TensorEstimate
+from n2v_scale.noise import NoiseModel
+from n2v_scale.posterior import residual_variance, signal_noise, with_own_value
+
+CAMERA = NoiseModel(gain=0.5, offset=-1.0, read_noise=0.2)
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+@given(y=st.floats(-5, 5), m=st.floats(-5, 5), s=st.floats(0.01, 5), read=st.floats(0.01, 5))
+def test_the_mean_and_the_spread_are_those_of_bayes(y, m, s, read):
+    """Against the product of the two densities, on a grid."""
+    found = with_own_value(
+        torch.full((1, 1, 1, 1, 1), y, dtype=torch.float64),
+        TensorEstimate(torch.full((1, 1, 1, 1, 1), m).double(), torch.full((1,) * 5, s).double()),
+        NoiseModel(0.0, 0.0, read),
+    )
+    width = 8 * min(s, read)
+    middle = (m / s**2 + y / read**2) / (1 / s**2 + 1 / read**2)
+    x = np.linspace(middle - width, middle + width, 4001)
+    logs = -((x - m) ** 2) / (2 * s**2) - (x - y) ** 2 / (2 * read**2)
+    density = np.exp(logs - logs.max())
+    mean = (density * x).sum() / density.sum()
+    spread = np.sqrt((density * (x - mean) ** 2).sum() / density.sum())
+    assert found.mean.item() == pytest.approx(mean, rel=1e-4, abs=1e-4)
+    assert found.std.item() == pytest.approx(spread, rel=1e-3)
+
+
+def test_the_noise_is_that_of_the_predicted_signal():
+    mean = torch.tensor([-3.0, -1.0, 0.0, 4.0]).reshape(1, 1, 1, 1, 4)
+    expected = [0.04, 0.04, 0.54, 2.54]
+    assert signal_noise(mean, CAMERA).flatten().tolist() == pytest.approx(expected)
+
+
+def test_what_residuals_vary_by_beyond_the_noise_is_the_error_of_the_prediction():
+    """In the middle of a volume whose prediction errs by 0.7 everywhere."""
+    predicted = torch.zeros(1, 1, 40, 40, 40).double()
+    noisy = random(40, 40, 40, seed=1) * (0.7**2 + 0.3**2) ** 0.5
+    found = residual_variance(noisy, predicted, torch.full_like(noisy, 0.3**2))
+    assert found.mean().item() == pytest.approx(0.7**2, rel=0.03)
+
+
+def test_a_voxel_is_not_its_own_evidence():
+    noisy, predicted = random(12, 12, 12), random(12, 12, 12, seed=1) * 0.1
+    variance = torch.full_like(noisy, 0.25)
+    before = residual_variance(noisy, predicted, variance)
+    noisy[0, 0, 6, 6, 6] = 50.0
+    after = residual_variance(noisy, predicted, variance)
+    torch.testing.assert_close(after[0, 0, 6, 6, 6], before[0, 0, 6, 6, 6], rtol=0, atol=1e-9)
+    assert after[0, 0, 6, 6, 7] > before[0, 0, 6, 6, 7] + 1
+
+
+def test_what_lies_past_the_end_says_nothing():
+    noisy, predicted = random(9, 10, 11), random(9, 10, 11, seed=1)
+    alone = with_own_value(noisy, TensorEstimate(predicted), CAMERA)
+    there = torch.zeros(1, 1, 14, 16, 15).double()
+    wide, wide_predicted = random(14, 16, 15, seed=2) * 100, random(14, 16, 15, seed=3)
+    here = (..., slice(2, 11), slice(0, 10), slice(4, 15))
+    there[here], wide[here], wide_predicted[here] = 1, noisy, predicted
+    padded = with_own_value(wide, TensorEstimate(wide_predicted), CAMERA, there)
+    torch.testing.assert_close(padded.mean[here], alone.mean, rtol=0, atol=1e-12)
+    torch.testing.assert_close(padded.std[here], alone.std, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 7), (2, 1, 30)])
+def test_volumes_that_are_thin_have_a_posterior_too(shape):
+    found = with_own_value(random(*shape), TensorEstimate(random(*shape, seed=1)), CAMERA)
+    assert torch.isfinite(found.mean).all()
+    assert torch.isfinite(found.std).all()
+
+
+def test_between_the_prediction_and_the_voxel_and_nearer_to_what_is_sure():
+    rng = np.random.default_rng(0)
+    truth = gaussian_filter(rng.normal(size=(24, 48, 48)), 1.5) * 12
+    noisy = torch.from_numpy(truth + rng.normal(0, 0.5, truth.shape))[None, None]
+    smooth = torch.from_numpy(gaussian_filter(noisy[0, 0].numpy(), 1.2))[None, None]
+    found = with_own_value(noisy, TensorEstimate(smooth), NoiseModel(0.0, 0.0, 0.5))
+    low, high = torch.minimum(noisy, smooth), torch.maximum(noisy, smooth)
+    assert ((found.mean >= low - 1e-9) & (found.mean <= high + 1e-9)).all()
