@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log2, prod, sqrt
 
+from n2v_scale.blind_masks import parse_blind_mask
 from n2v_scale.config import TrainSettings
 from n2v_scale.errors import ConfigError, InputError
 from n2v_scale.geometry import Shape, as_shape, round_down
@@ -131,8 +132,9 @@ def design_for(
 def _network(
     settings: TrainSettings, shape: Shape, anisotropy: float, window: Shape
 ) -> NetworkConfig:
+    hidden = parse_blind_mask(settings.blind_mask) if settings.blind_mask else ()
     if settings.net == "filter":
-        return FilterConfig(window)
+        return FilterConfig(window, hidden)
     lattice = BlindUNetConfig(window).lattice if settings.net == "blind-unet" else (1, 1, 1)
     cells = as_shape([n // s for n, s in zip(shape, lattice, strict=True)])
     filters = settings.filters or DEFAULT_FILTERS[str(settings.net)]
@@ -144,10 +146,12 @@ def _network(
         kernel=_odd(settings.kernel) or as_shape([3 if n >= 3 else 1 for n in cells]),
         pooled=_pooled(settings, cells, anisotropy),
         batch_norm=settings.net == "unet",
+        blur=settings.method == "n2v2",
+        top_skip=settings.method != "n2v2",
     )
     if settings.net == "blind-unet":
         return BlindUNetConfig(window, filters, unet)
-    return unet if settings.net == "unet" else FilterUNetConfig(window, unet)
+    return unet if settings.net == "unet" else FilterUNetConfig(window, unet, hidden)
 
 
 def square(voxel_size: tuple[float, float, float]) -> bool:

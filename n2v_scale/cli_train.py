@@ -14,7 +14,8 @@ HELP = {
     "preset": "How long to train: 500, 2,000 or 10,000 steps. [default: balanced]",
     "steps": "Optimisation steps instead of a preset.",
     "minutes": "Train for so long instead of a number of steps.",
-    "method": "n2v: a network; linear: a fitted filter alone, in seconds. [default: n2v]",
+    "method": "linear needs seconds, ssdn knows the noise, structn2v hides more. [default: n2v]",
+    "blind_mask": "Hidden beside each voxel: x:5 for noise in lines along X, or box:0,2,2.",
     "net": "filter-unet: a fitted linear filter that a small U-Net corrects; unet: the field's.",
     "init": "Begin with the network and the weights of another model.",
     "sampling": "content: what shows more than noise is drawn more often. [default: content]",
@@ -26,6 +27,7 @@ HELP = {
     "compile": "Compile the network first (torch.compile): slow to start, faster on a GPU.",
 }
 
+METHODS = ["n2v", "n2v2", "structn2v", "n2s", "ssdn", "linear"]
 NETS = ["filter-unet", "unet", "blind-unet", "filter"]
 
 
@@ -36,7 +38,7 @@ NETS = ["filter-unet", "unet", "blind-unet", "filter"]
 @click.option("--steps", type=click.IntRange(1), help=HELP["steps"])
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help=HELP["minutes"])
 @click.option("--init", metavar="MODEL", help=HELP["init"])
-@click.option("--method", type=click.Choice(["n2v", "ssdn", "linear"]), help=HELP["method"])
+@click.option("--method", type=click.Choice(METHODS), help=HELP["method"])
 @click.option("--net", type=click.Choice(NETS), help=HELP["net"])
 @click.option("--patch", type=IntTriple(), help="Voxels of a training sample.")
 @click.option("--batch", type=click.IntRange(1), help="Patches a step and process.")
@@ -49,6 +51,8 @@ NETS = ["filter-unet", "unet", "blind-unet", "filter"]
     help="At the start. [default: 0.001]",
 )
 @click.option("--voxels-per-site", type=click.IntRange(2), help="One voxel in so many is hidden.")
+@click.option("--blind-mask", metavar="MASK", help=HELP["blind_mask"])
+@click.option("--partition", type=IntTriple(), help="Of n2s: a cell; each voxel is a subset.")
 @click.option("--sampling", type=click.Choice(["content", "uniform"]), help=HELP["sampling"])
 @click.option("--foreground", metavar="MASK", help=HELP["foreground"])
 @click.option("--pool-memory", type=ByteSize(), help=HELP["pool"])

@@ -28,6 +28,9 @@ TABLES = ("train", "predict")
 OnNan = Literal["error", "fill"]
 NETWORKS = {
     "n2v": ("filter-unet", "unet"),
+    "n2v2": ("unet",),
+    "structn2v": ("filter-unet", "unet"),
+    "n2s": ("filter-unet", "unet"),
     "ssdn": ("blind-unet",),
     "linear": ("filter",),
 }
@@ -91,7 +94,7 @@ class TrainSettings(CameraSettings):
 
     table: ClassVar[str] = "train"
 
-    method: Literal["n2v", "ssdn", "linear"] = "n2v"
+    method: Literal["n2v", "n2v2", "structn2v", "n2s", "ssdn", "linear"] = "n2v"
     net: Literal["filter-unet", "unet", "blind-unet", "filter"] | None = None
     """The method's own when None."""
     depth: Annotated[int, Field(ge=0, le=6)] | None = None
@@ -110,6 +113,10 @@ class TrainSettings(CameraSettings):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     voxels_per_site: Annotated[int, Field(ge=2)] = 16
     """One voxel in so many is hidden and predicted."""
+    blind_mask: str | None = None
+    """What is hidden beside each voxel, where noise is correlated: ``x:5``, ``box:0,2,2``."""
+    partition: Triple | None = None
+    """Of n2s: voxels of a cell along (z, y, x), each of which is hidden in turn."""
     radius: Triple | None = None
     """Reach of the replacement's window along (z, y, x)."""
     validate_every: Positive = 100
@@ -157,6 +164,17 @@ class TrainSettings(CameraSettings):
             raise ValueError(
                 f"method {self.method} has no network {self.net}: choose {' or '.join(possible)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _own_options(self) -> TrainSettings:
+        masked = self.method in ("structn2v", "linear")
+        if self.blind_mask is not None and not masked:
+            raise ValueError("blind-mask is for method structn2v or linear")
+        if self.method == "structn2v" and self.blind_mask is None:
+            raise ValueError("method structn2v needs a blind-mask, such as x:5")
+        if self.partition is not None and self.method != "n2s":
+            raise ValueError("partition is for method n2s")
         return self
 
     @model_validator(mode="after")

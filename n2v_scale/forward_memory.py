@@ -45,6 +45,8 @@ def forward_bytes(
         return _filter_bytes(config, core, crop, slab_bytes(device))
     if isinstance(config, BlindUNetConfig):
         return _lattice_bytes(config, core, crop, slab_bytes(device), item)
+    if isinstance(config, UNetConfig) and not config.plain:
+        return _whole_bytes(config, core, crop, item)
     filtered = isinstance(config, FilterUNetConfig)
     unet = config.unet if isinstance(config, FilterUNetConfig) else config
     forward = _Forward(unet, filtered, cells_of(unet, core, crop), slab_bytes(device), item)
@@ -61,6 +63,19 @@ def _filter_bytes(config: FilterConfig, core: Shape, crop: Halo, most: int) -> i
     z, y, x = (2 * (k // 2) for k in config.window)
     slab = (stop - start + z) * (height + y) * (width + x + 2 * LANES)
     return LEAST_BYTES + FLOAT32 * (prod(extent(core, crop)) + prod(core) + 8 * slab)
+
+
+def _whole_bytes(config: UNetConfig, core: Shape, crop: Halo, item: int) -> int:
+    """Of a network that is computed as it is: feature maps of the whole tile, at full resolution
+    eight, and below an eighth of them a level.
+    """
+    tile = prod(extent(core, crop))
+    maps = 8 * config.filters + config.in_channels + config.out_channels
+    below = sum(
+        8 * (config.filters << level) / prod(prod(config.factors(k)) for k in range(level))
+        for level in range(1, config.depth + 1)
+    )
+    return LEAST_BYTES + int(item * tile * (maps + below)) + 2 * FLOAT32 * tile
 
 
 def _lattice_bytes(config: BlindUNetConfig, core: Shape, crop: Halo, most: int, item: int) -> int:

@@ -27,6 +27,8 @@ def forward_products(config: NetworkConfig, core: Shape, crop: Halo) -> int:
     if isinstance(config, BlindUNetConfig):
         return _lattice_products(config, core, crop)
     if isinstance(config, UNetConfig):
+        if not config.plain:  # computed as it is, margins and all
+            return _unet_products(config, extent(core, crop), NO_HALO)
         return _unet_products(config, core, crop)
     read = cells_of(config.unet, core, crop)[0]
     given = prod(extent(read.core, read.given)) * prod(config.unet.fold)

@@ -6,11 +6,13 @@ there alone.
 
 from __future__ import annotations
 
+from itertools import product
 from math import prod
 
 import torch
 from torch import Tensor
 
+from n2v_scale.errors import ConfigError
 from n2v_scale.geometry import Shape, as_shape, grid_shape
 from n2v_scale.streams import Streams
 
@@ -73,6 +75,114 @@ def uniform_neighbours(sites: Tensor, shape: Shape, radius: Shape, streams: Stre
     y = pick // extent[..., 2] % extent[..., 1]
     z = pick // (extent[..., 2] * extent[..., 1])
     return low + torch.stack([z, y, x], dim=-1)
+
+
+def neighbourhood_medians(voxels: Tensor, sites: Tensor, shape: Shape, radius: Shape) -> Tensor:
+    """The median of the window around each site, without the site (Höck et al. 2022).
+
+    Parameters
+    ----------
+    voxels
+        (n, z * y * x), finite.
+    sites
+        int64 (n, sites, 3).
+
+    Returns
+    -------
+    Tensor
+        (n, sites). At the border the window is cut, and what is missing is the nearest there is.
+    """
+    around = [o for o in product(*(range(-r, r + 1) for r in radius)) if any(o)]
+    extent = torch.tensor(shape, device=sites.device)
+    values = []
+    for offset in torch.tensor(around, device=sites.device):
+        place = _clamped(sites + offset, extent)
+        # A voxel at the border must not stand in for itself: the one across does.
+        itself = (place == sites).all(dim=-1, keepdim=True)
+        place = torch.where(itself, _clamped(sites - offset, extent), place)
+        values.append(voxels.gather(1, flat_index(place, extent.expand_as(place))))
+    return torch.stack(values).median(dim=0).values
+
+
+def hidden_structures(
+    sites: Tensor,
+    at: Tensor,
+    shape: Shape,
+    mask: tuple[Shape, ...],
+    radius: Shape,
+    streams: Streams,
+) -> Tensor:
+    """Where each voxel takes its value from, so that sites and their masks are hidden.
+
+    All of a site's structure takes the values of the same structure somewhere else nearby, so that
+    its texture stays and nothing of what is hidden is left (Broaddus et al. 2020 replace by random
+    values). Where structures meet, one of them counts; a site's own replacement always does.
+
+    Parameters
+    ----------
+    sites, at
+        Positions (n, sites, 3) and their indices in C order (n, sites), all different.
+    mask
+        Offsets (z, y, x) of what is hidden beside a site.
+    radius
+        Reach of the window that the place is drawn from; it grows until there is one that
+        the structure leaves free.
+
+    Returns
+    -------
+    Tensor
+        int64 (n, z * y * x), indices.
+    """
+    extent = torch.tensor(shape, device=sites.device).expand_as(sites)
+    shifts = torch.tensor(free_shifts(mask, radius, shape), device=sites.device)
+    draws = (streams.rand(*sites.shape[:-1]) * len(shifts)).long()
+    shift = shifts[draws.clamp_max(len(shifts) - 1)]
+    beyond = (sites + shift < 0) | (sites + shift >= extent)
+    shift = torch.where(beyond, -shift, shift)  # all signs of a shift leave the structure
+    count = prod(shape)
+    source = torch.full((len(sites), count), -1, device=sites.device)
+    for offset in torch.tensor(mask, device=sites.device):
+        place = sites + offset
+        out = ((place < 0) | (place >= extent)).any(dim=-1, keepdim=True)
+        place = torch.where(out, sites, place)
+        taken = flat_index(_clamped(place + shift, extent), extent)
+        # Of several, the largest: whatever the order.
+        source = source.scatter_reduce(1, flat_index(place, extent), taken, "amax")
+    source = source.scatter(1, at, flat_index(sites + shift, extent))
+    return torch.where(source < 0, torch.arange(count, device=sites.device), source)
+
+
+def free_shifts(mask: tuple[Shape, ...], radius: Shape, shape: Shape) -> list[Shape]:
+    """The shifts within reach that lead a structure, or its mirror images, away from itself.
+
+    Raises
+    ------
+    ConfigError
+        When a patch of ``shape`` has no room for the structure beside itself.
+    """
+    whole = [(0, 0, 0), *mask]
+    own = {tuple(abs(a - b) for a, b in zip(p, q, strict=True)) for p in whole for q in whole}
+    reach = [min(r, (n - 1) // 2) for r, n in zip(radius, shape, strict=True)]
+    while True:
+        found = [
+            as_shape(list(s))
+            for s in product(*(range(-r, r + 1) for r in reach))
+            if tuple(map(abs, s)) not in own
+        ]
+        if found:
+            return found
+        wider = [min(r + 1, (n - 1) // 2) for r, n in zip(reach, shape, strict=True)]
+        if wider == reach:
+            raise ConfigError(
+                f"the blind mask hides {len(whole)} voxels in a patch of {shape}, which leaves "
+                "nothing beside it: use a smaller mask or a larger patch"
+            )
+        reach = wider
+
+
+def _clamped(position: Tensor, extent: Tensor) -> Tensor:
+    """The nearest position inside a patch of ``extent``."""
+    return torch.minimum(position.clamp_min(0), extent - 1)
 
 
 def flat_index(position: Tensor, extent: Tensor) -> Tensor:

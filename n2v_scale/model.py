@@ -214,7 +214,8 @@ class Model:
             x = torch.from_numpy(padded)[None, None].to(self.options.device)
             inside = boxes.data.shift(tuple(-a for a in boxes.padded.start))
             wide = boxes.aligned.expand(self._margin).intersect(boxes.padded)
-            out = self.method.infer(self.inference, x, _crop(boxes.padded, wide), inside)
+            crop = _crop(boxes.padded, wide)
+            out = self.method.infer(self.inference, x, crop, inside, boxes.padded.start)
             if self.options.noise is not None:
                 noise = self.options.noise[region.c].normalised(offset, scale)
                 out = _posterior(x, out, noise, wide.slices_in(boxes.padded), inside)

@@ -32,6 +32,15 @@ class UNetConfig:
     """Cells of this many voxels become channels first (space to depth), and voxels again at the
     end (Shi et al. 2016): the convolutions run on so many times fewer positions."""
     batch_norm: bool = False
+    blur: bool = False
+    """Pooling is a maximum with stride 1 and a blur with stride 2 (Zhang 2019), without aliases."""
+    top_skip: bool = True
+    """Whether the full resolution is handed over to the decoder (N2V2 leaves it away)."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the U-Net that is known how to compute piece by piece."""
+        return self.top_skip and not self.blur
 
     def factors(self, level: int) -> Shape:
         """The pooling between ``level`` and the one below it, per axis."""
@@ -48,6 +57,8 @@ class FilterConfig:
     """A linear filter and nothing else."""
 
     window: Shape = (5, 5, 5)
+    hidden: tuple[Shape, ...] = ()
+    """Offsets in the window that it does not see, beside its centre."""
 
     @property
     def stride(self) -> Shape:
@@ -61,6 +72,8 @@ class FilterUNetConfig:
 
     window: Shape = (5, 5, 5)
     unet: UNetConfig = field(default_factory=lambda: UNetConfig(in_channels=2, filters=16))
+    hidden: tuple[Shape, ...] = ()
+    """Offsets in the window that the filter does not see, beside its centre."""
 
     @property
     def stride(self) -> Shape:

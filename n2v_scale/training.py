@@ -15,9 +15,9 @@ import torch
 from distributed import Client
 from distributed.security import Security
 
-from n2v_scale.architecture import Design
 from n2v_scale.budget import Budget
 from n2v_scale.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint, step_of
+from n2v_scale.chosen_method import chosen_method
 from n2v_scale.cluster import thread_client
 from n2v_scale.config import NETWORKS, TrainSettings
 from n2v_scale.cores import available_cores
@@ -26,27 +26,21 @@ from n2v_scale.errors import (
     ConfigError,
     DeviceMemoryError,
     InputError,
-    TrainingError,
 )
 from n2v_scale.io.volume import Volume
 from n2v_scale.job import Job, agreed, check_folder, decide
 from n2v_scale.lock import driver_lock
 from n2v_scale.loop import train_network
-from n2v_scale.methods.base import Method
-from n2v_scale.methods.linear import Linear
-from n2v_scale.methods.n2v import Noise2Void
-from n2v_scale.methods.ssdn import BlindSpot
 from n2v_scale.metrics_file import MetricsFile
 from n2v_scale.model import Model, load_model, save_model
 from n2v_scale.model_card import METRICS_NAME, read_card
-from n2v_scale.noise import NoiseModel
 from n2v_scale.parallel import Ranks, found_ranks, joined, run_ranks
 from n2v_scale.patches import PatchSampler
 from n2v_scale.progress import NoProgress, Progress, progress_for
 from n2v_scale.requested import training_mask
 from n2v_scale.run import Run
 from n2v_scale.signals import kept_alive
-from n2v_scale.sources import Source, common_noise, open_sources, sampled_voxels
+from n2v_scale.sources import Source, open_sources, sampled_voxels
 from n2v_scale.statistics import ChannelStatistics
 from n2v_scale.trained_card import card_of
 
@@ -177,7 +171,7 @@ def _train(
         run = Run(
             settings,
             design,
-            _method(settings, design, sources),
+            chosen_method(settings, design, sources),
             _sampler(job, sources, ranks, client),
             _budget(job, begun),
             _device(settings, ranks),
@@ -198,22 +192,6 @@ def _train(
             save_model(job.folder, card, trained.weights, overwrite=True, extra=metrics)
     if trained.stopped_early:
         progress.say(f"stopped at step {trained.steps}: the held-out loss falls no more")
-
-
-def _method(settings: TrainSettings, design: Design, sources: Sequence[Source]) -> Method:
-    if settings.method == "linear":
-        return Linear()
-    camera = None if settings.camera is None else NoiseModel(*settings.camera)
-    noise = common_noise(sources, camera)
-    if settings.method == "ssdn":
-        if noise is None:
-            raise TrainingError(
-                "the sample does not show the camera's noise, which --method ssdn needs: pass its "
-                "--gain, --offset and --read-noise, or use another method"
-            )
-        return BlindSpot(noise)
-    grows = noise is not None and noise.gain > 0
-    return Noise2Void(settings.voxels_per_site, design.radius, noise if grows else None)
 
 
 def _sampler(job: Job, sources: Sequence[Source], ranks: Ranks, client: Client) -> PatchSampler:

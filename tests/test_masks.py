@@ -12,8 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from n2v_scale.blind_masks import parse_blind_mask
+from n2v_scale.errors import ConfigError
 from n2v_scale.geometry import grid_cell, grid_indices
-from n2v_scale.masks import flat_index, site_cell, stratified_sites, uniform_neighbours
+from n2v_scale.masks import (
+    flat_index,
+    free_shifts,
+    hidden_structures,
+    neighbourhood_medians,
+    site_cell,
+    stratified_sites,
+    uniform_neighbours,
+)
 from n2v_scale.streams import Streams
 
 shapes = st.tuples(st.integers(1, 7), st.integers(2, 9), st.integers(2, 9))
@@ -151,3 +161,96 @@ def test_a_patch_has_the_same_sites_in_whatever_batch():
         assert torch.equal(alone[0], together[k])
         one = uniform_neighbours(alone, (4, 8, 8), (1, 2, 2), Streams([(2, k)]))
         assert torch.equal(one[0], neighbours[k])
+
+
+# The median of the neighbourhood, and structures
+
+
+def test_the_median_is_numpys_without_the_site():
+    shape, radius = (5, 7, 8), (1, 2, 1)
+    voxels = torch.randn(2, prod(shape), generator=torch.Generator().manual_seed(0))
+    sites = torch.tensor([[[2, 3, 4], [1, 2, 1]], [[3, 4, 6], [2, 2, 2]]])
+    found = neighbourhood_medians(voxels, sites, shape, radius)
+    for k, places in enumerate(sites.tolist()):
+        volume = voxels[k].reshape(shape).numpy()
+        for n, (z, y, x) in enumerate(places):
+            window = volume[z - 1 : z + 2, y - 2 : y + 3, x - 1 : x + 2].copy()
+            window[1, 2, 1] = np.nan
+            around = np.sort(window[np.isfinite(window)])  # 44: torch takes the lower of the two
+            assert found[k, n].item() == around[(len(around) - 1) // 2]
+
+
+@pytest.mark.parametrize("site", [(0, 0, 0), (4, 6, 7), (0, 6, 3)])
+def test_at_the_border_the_median_is_that_of_neighbours(site):
+    shape = (5, 7, 8)
+    voxels = torch.zeros(1, prod(shape))
+    place = torch.tensor([[site]])
+    voxels[0, flat_index(place[0], torch.tensor([shape]))] = 100.0
+    assert neighbourhood_medians(voxels, place, shape, (2, 2, 2)).item() == 0
+    alone = neighbourhood_medians(
+        torch.full((1, 3), 5.0), torch.tensor([[[0, 0, 0]]]), (1, 1, 3), (0, 0, 1)
+    )
+    assert alone.item() == 5
+
+
+MASKS = ["x:3", "y:1", "z:1,x:2", "box:0,1,1", "box:1,1,1"]
+
+
+@pytest.mark.parametrize("text", MASKS)
+@given(
+    shape=st.tuples(st.integers(7, 9), st.integers(9, 14), st.integers(9, 14)),
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=25)
+def test_nothing_of_a_structure_is_left_where_it_was(text, shape, seed):
+    """What stands at a site and beside it comes from outside of the site's own structure."""
+    mask = parse_blind_mask(text)
+    sites = stratified_sites(1, shape, shape, streams(seed))  # one: none meets another
+    extent = torch.tensor(shape).expand_as(sites)
+    at = flat_index(sites, extent)
+    source = hidden_structures(sites, at, shape, mask, (2, 2, 2), streams(seed))[0]
+    own = {
+        tuple(p)
+        for p in (sites[0, 0] + torch.tensor([(0, 0, 0), *mask])).tolist()
+        if all(0 <= v < n for v, n in zip(p, shape, strict=True))
+    }
+    indices = {np.ravel_multi_index(p, shape) for p in own}
+    assert source[list(indices)].tolist() != list(indices)
+    for index, value in enumerate(source.tolist()):
+        if index in indices:
+            assert value not in indices
+        else:
+            assert value == index
+
+
+@pytest.mark.parametrize("text", MASKS)
+def test_many_structures_are_hidden_alike_each_time(text):
+    shape, mask = (8, 24, 24), parse_blind_mask(text)
+    sites = stratified_sites(3, shape, (4, 4, 4), streams(1, 3))
+    at = flat_index(sites, torch.tensor(shape).expand_as(sites))
+    first = hidden_structures(sites, at, shape, mask, (2, 2, 2), streams(2, 3))
+    again = hidden_structures(sites, at, shape, mask, (2, 2, 2), streams(2, 3))
+    assert torch.equal(first, again)
+    assert (first.gather(1, at) != at).all()
+    assert ((first >= 0) & (first < prod(shape))).all()
+
+
+def test_a_structure_that_fills_the_patch_is_refused():
+    with pytest.raises(ConfigError, match="smaller mask or a larger patch"):
+        free_shifts(parse_blind_mask("box:3,3,3"), (2, 2, 2), (7, 7, 7))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("x:5", 10), ("x:5,y:2", 14), ("box:0,2,2", 24), ("z:1", 2)]
+)
+def test_a_mask_is_written_as_lines_or_a_box(text, count):
+    offsets = parse_blind_mask(text)
+    assert len(offsets) == count
+    assert (0, 0, 0) not in offsets
+    assert {tuple(-a for a in o) for o in offsets} == set(offsets)
+
+
+@pytest.mark.parametrize("text", ["", "x", "x:", "x:0", "q:3", "box:1,1", "x:-2", "5"])
+def test_what_is_no_mask_is_an_error_that_shows_one(text):
+    with pytest.raises(ConfigError, match="write x:5 for a line along X"):
+        parse_blind_mask(text)

@@ -10,13 +10,21 @@ from pydantic import TypeAdapter, ValidationError
 from n2v_scale.errors import ModelError
 from n2v_scale.methods.base import Method
 from n2v_scale.methods.linear import Linear
+from n2v_scale.methods.n2s import Noise2Self
 from n2v_scale.methods.n2v import Noise2Void
 from n2v_scale.methods.ssdn import BlindSpot
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-METHODS: dict[str, type[Method]] = {"linear": Linear, "n2v": Noise2Void, "ssdn": BlindSpot}
+METHODS: dict[str, type[Method]] = {
+    "linear": Linear,
+    "n2s": Noise2Self,
+    "n2v": Noise2Void,
+    "n2v2": Noise2Void,
+    "ssdn": BlindSpot,
+    "structn2v": Noise2Void,
+}
 
 
 def method_from_dict(name: str, config: dict[str, Any]) -> Method:

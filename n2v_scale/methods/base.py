@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from n2v_scale.geometry import Box, Halo
+from n2v_scale.geometry import Box, Halo, Shape
 from n2v_scale.streams import Streams
 
 
@@ -56,9 +56,17 @@ class Method(Protocol):
         """The scalar to minimise."""
 
     def infer(
-        self, network: nn.Module, tile: Tensor, crop: Halo, inside: Box | None
+        self,
+        network: nn.Module,
+        tile: Tensor,
+        crop: Halo,
+        inside: Box | None,
+        origin: Shape = (0, 0, 0),
     ) -> TensorEstimate:
         """The estimate of a tile's core; ``crop`` and ``inside`` as in the network's forward.
+
+        ``origin`` is where the tile begins in the volume, so that what is periodic does not depend
+        on the tiles.
 
         Of a blind method that knows it, ``std`` is what the prediction misses.
         """

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from n2v_scale.geometry import Box, Halo
+from n2v_scale.geometry import Box, Halo, Shape
 from n2v_scale.methods.base import Example, TensorEstimate
 from n2v_scale.streams import Streams
 
@@ -38,7 +38,13 @@ class Linear:
         return error.sum() / example.weight.sum().clamp_min(1)
 
     def infer(
-        self, network: nn.Module, tile: Tensor, crop: Halo, inside: Box | None
+        self,
+        network: nn.Module,
+        tile: Tensor,
+        crop: Halo,
+        inside: Box | None,
+        origin: Shape = (0, 0, 0),
     ) -> TensorEstimate:
         """The filter's response."""
+        del origin
         return TensorEstimate(network(tile, crop, inside))

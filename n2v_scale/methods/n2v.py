@@ -1,21 +1,32 @@
-"""Noise2Void (Krull, Buchholz and Jug, CVPR 2019).
+"""Noise2Void (Krull, Buchholz and Jug, CVPR 2019) and its two nearest relatives.
 
 Noise that is independent from voxel to voxel cannot be predicted from the neighbours, the signal
 can. A few voxels are replaced by a neighbour's value, and the network learns to predict what was
 there.
+
+N2V2 (Höck et al. 2022) replaces by the neighbourhood's median, which never repeats the voxel. Where
+the noise of neighbours is alike, they are hidden too, as far as it is: structN2V (Broaddus et al.
+2020).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from n2v_scale.geometry import Box, Halo, Shape, as_shape
-from n2v_scale.masks import flat_index, site_cell, stratified_sites, uniform_neighbours
+from n2v_scale.masks import (
+    flat_index,
+    hidden_structures,
+    neighbourhood_medians,
+    site_cell,
+    stratified_sites,
+    uniform_neighbours,
+)
 from n2v_scale.methods.base import Example, TensorEstimate
 from n2v_scale.noise import NoiseModel
 from n2v_scale.streams import Streams
@@ -24,11 +35,13 @@ LEAST_ERROR = 0.1
 """Of the noise's variance at the mean, what a prediction errs by itself at least."""
 WEIGHTS = (0.05, 4.0)
 """Bounds: a noise model that is wrong costs little."""
+MOST_HIDDEN = 0.25
+"""Of the voxels: what is left must tell what was there."""
 
 
 @dataclass(frozen=True)
 class Noise2Void:
-    """Stratified sites, uniform replacement without the centre, squared error at the sites.
+    """Stratified sites, a neighbour's value in their place, squared error at the sites.
 
     Where the noise grows with the signal, bright voxels say less and count less: the error is
     weighted with the inverse of the noise's variance where they are, as their neighbours tell. The
@@ -42,6 +55,10 @@ class Noise2Void:
     """Reach of the window that replacements are drawn from, per axis."""
     noise: NoiseModel | None = None
     """Of normalised voxels; None weights all alike."""
+    replacement: Literal["uniform", "median"] = "uniform"
+    """A neighbour's value, each equally likely; or the median of all of them."""
+    blind_mask: tuple[Shape, ...] = ()
+    """What is hidden beside each site, as offsets (z, y, x) from it."""
     name: str = "n2v"
     blind: ClassVar[bool] = False
     closed_form: ClassVar[bool] = False
@@ -51,12 +68,10 @@ class Noise2Void:
         b, c, *extent = batch.shape
         shape = as_shape(extent)
         voxels = batch.reshape(b * c, -1)
-        sites = stratified_sites(b * c, shape, site_cell(shape, self.voxels_per_site), streams)
-        neighbours = uniform_neighbours(sites, shape, self.radius, streams)
-        extents = torch.tensor(shape, device=batch.device).expand_as(sites)
-        at, source = flat_index(sites, extents), flat_index(neighbours, extents)
+        sites = stratified_sites(b * c, shape, site_cell(shape, self._voxels_a_site), streams)
+        at = flat_index(sites, torch.tensor(shape, device=batch.device).expand_as(sites))
         clean = torch.nan_to_num(voxels, nan=0.0)
-        hidden = clean.scatter(1, at, clean.gather(1, source))
+        hidden = self._hidden(clean, sites, at, shape, streams)
         weight = torch.zeros_like(clean).scatter(1, at, 1.0) * torch.isfinite(voxels)
         hidden, weight = hidden.reshape(batch.shape), weight.reshape(batch.shape)
         if self.noise is not None:
@@ -69,10 +84,33 @@ class Noise2Void:
         return error.sum() / (example.weight > 0).sum().clamp_min(1)
 
     def infer(
-        self, network: nn.Module, tile: Tensor, crop: Halo, inside: Box | None
+        self,
+        network: nn.Module,
+        tile: Tensor,
+        crop: Halo,
+        inside: Box | None,
+        origin: Shape = (0, 0, 0),
     ) -> TensorEstimate:
         """The plain forward pass: the network sees every voxel, as in the paper."""
+        del origin
         return TensorEstimate(network(tile, crop, inside))
+
+    @property
+    def _voxels_a_site(self) -> int:
+        return max(self.voxels_per_site, round((1 + len(self.blind_mask)) / MOST_HIDDEN))
+
+    def _hidden(
+        self, voxels: Tensor, sites: Tensor, at: Tensor, shape: Shape, streams: Streams
+    ) -> Tensor:
+        """The voxels (n, z * y * x) with the sites replaced."""
+        if self.blind_mask:
+            where = (self.blind_mask, self.radius)
+            return voxels.gather(1, hidden_structures(sites, at, shape, *where, streams))
+        if self.replacement == "median":
+            return voxels.scatter(1, at, neighbourhood_medians(voxels, sites, shape, self.radius))
+        neighbours = uniform_neighbours(sites, shape, self.radius, streams)
+        source = flat_index(neighbours, torch.tensor(shape, device=at.device).expand_as(sites))
+        return voxels.scatter(1, at, voxels.gather(1, source))
 
     def _precision(self, mean: Tensor) -> Tensor:
         """The inverse variance where the signal is ``mean``; 1 at the volume's mean, which is 0."""

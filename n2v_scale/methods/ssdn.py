@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from n2v_scale.geometry import Box, Halo
+from n2v_scale.geometry import Box, Halo, Shape
 from n2v_scale.methods.base import Example, TensorEstimate
 from n2v_scale.noise import NoiseModel
 from n2v_scale.streams import Streams
@@ -51,9 +51,15 @@ class BlindSpot:
         return (likelihood * example.weight).sum() / (2 * example.weight.sum().clamp_min(1))
 
     def infer(
-        self, network: nn.Module, tile: Tensor, crop: Halo, inside: Box | None
+        self,
+        network: nn.Module,
+        tile: Tensor,
+        crop: Halo,
+        inside: Box | None,
+        origin: Shape = (0, 0, 0),
     ) -> TensorEstimate:
         """The distribution that the network predicts."""
+        del origin
         return self._distribution(network(tile, crop, inside))
 
     def noise_variance(self, mean: Tensor) -> Tensor:

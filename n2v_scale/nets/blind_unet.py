@@ -27,6 +27,10 @@ from n2v_scale.nets.linear import BlindFilter
 from n2v_scale.nets.unet import UNet, fold, trim, unfold
 from n2v_scale.network_config import BlindUNetConfig
 
+FIRST_LOG_VARIANCE = -2.0
+"""Over the noise's: about what a linear filter misses. From above it would fall far below what it
+should be before the mean is any good, and a variance that is too small hardly grows again."""
+
 
 class BlindUNet(nn.Module):
     """The mean and the logarithm of the variance of what a voxel may be, from all others.
@@ -46,7 +50,10 @@ class BlindUNet(nn.Module):
         nn.init.kaiming_normal_(self.stem.weight, nonlinearity="relu")
         nn.init.zeros_(torch.as_tensor(self.stem.bias))
         nn.init.zeros_(self.unet.head.weight)
-        nn.init.zeros_(torch.as_tensor(self.unet.head.bias))
+        bias = torch.as_tensor(self.unet.head.bias)
+        nn.init.zeros_(bias)
+        with torch.no_grad():
+            bias[1] = FIRST_LOG_VARIANCE
 
     @property
     def stride(self) -> Shape:

@@ -18,7 +18,7 @@ class FilterNetwork(nn.Module):
     def __init__(self, config: FilterConfig) -> None:
         super().__init__()
         self.config = config
-        self.filter = BlindFilter(config.window)
+        self.filter = BlindFilter(config.window, config.hidden)
 
     @property
     def stride(self) -> Shape:

@@ -25,7 +25,7 @@ class FilterUNet(nn.Module):
     def __init__(self, config: FilterUNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.filter = BlindFilter(config.window)
+        self.filter = BlindFilter(config.window, config.hidden)
         self.unet = UNet(config.unet)
         nn.init.zeros_(self.unet.head.weight)
         nn.init.zeros_(torch.as_tensor(self.unet.head.bias))

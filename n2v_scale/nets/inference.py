@@ -5,6 +5,8 @@ The same sums in another order. In float64 the result is the trained network's t
 
 from __future__ import annotations
 
+import copy
+
 from torch import Tensor, nn
 
 from n2v_scale.geometry import NO_HALO, Box, Halo, as_shape
@@ -16,7 +18,8 @@ from n2v_scale.nets.filter_network import FilterNetwork
 from n2v_scale.nets.filter_unet import FilterUNet
 from n2v_scale.nets.filtering import FilterInference
 from n2v_scale.nets.lattice_inference import BlindUNetInference
-from n2v_scale.nets.unet_inference import UNetInference
+from n2v_scale.nets.unet import UNet
+from n2v_scale.nets.unet_inference import PRECISIONS, UNetInference
 
 
 class FilterUNetInference(nn.Module):
@@ -60,7 +63,27 @@ class FilterNetworkInference(nn.Module):
         return self.filter.in_slabs(x, whole.expand((z, y, x_)), inside or whole, self.slab_bytes)
 
 
-Inference = BlindUNetInference | FilterNetworkInference | FilterUNetInference | UNetInference
+class WholeInference(nn.Module):
+    """A trained network as it is, for those that nothing faster is known for."""
+
+    def __init__(self, network: UNet, *, precision: str) -> None:
+        super().__init__()
+        self.network = network.to(PRECISIONS[precision])
+        self.dtype = PRECISIONS[precision]
+
+    def forward(self, x: Tensor, crop: Halo = NO_HALO, inside: Box | None = None) -> Tensor:
+        """The estimate for the core of a tile; see :meth:`UNet.forward`."""
+        out: Tensor = self.network(x if self.dtype is None else x.to(self.dtype), crop, inside)
+        return out.to(x.dtype)
+
+
+Inference = (
+    BlindUNetInference
+    | FilterNetworkInference
+    | FilterUNetInference
+    | UNetInference
+    | WholeInference
+)
 
 
 def for_inference(
@@ -87,4 +110,6 @@ def assembled(network: Network, *, device: str, precision: str) -> Inference:
         return BlindUNetInference(network, slab_bytes=most, precision=precision).eval()
     if isinstance(network, FilterUNet):
         return FilterUNetInference(network, slab_bytes=most, precision=precision).eval()
+    if not network.config.plain:
+        return WholeInference(copy.deepcopy(network), precision=precision).eval()
     return UNetInference(network, slab_bytes=most, precision=precision).eval()

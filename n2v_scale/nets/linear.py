@@ -26,7 +26,7 @@ RIDGE = 1e-4
 
 
 class BlindFilter(nn.Module):
-    """A convolution whose centre weight is zero, exact for constants up to the volume's faces.
+    """A convolution without its centre, exact for constants up to the volume's faces.
 
     At a face the neighbours outside do not exist. Each missing one is replaced by the mean of
     those in the window that do, which keeps the filter linear, blind and exact for a constant.
@@ -35,12 +35,16 @@ class BlindFilter(nn.Module):
     inside: Tensor
     neighbours: Tensor
 
-    def __init__(self, kernel: Shape) -> None:
+    def __init__(self, kernel: Shape, hidden: tuple[Shape, ...] = ()) -> None:
+        """``hidden`` are offsets from the centre that it must not see either."""
         super().__init__()
         self.kernel = kernel
         self.weight = nn.Parameter(torch.zeros(1, 1, *kernel))
         neighbours = torch.ones(1, 1, *kernel)
-        neighbours[(0, 0, *(k // 2 for k in kernel))] = 0
+        for offset in ((0, 0, 0), *hidden):
+            place = [k // 2 + o for k, o in zip(kernel, offset, strict=True)]
+            if all(0 <= p < k for p, k in zip(place, kernel, strict=True)):
+                neighbours[(0, 0, *place)] = 0
         self.register_buffer("neighbours", neighbours, persistent=False)
 
     def forward(self, x: Tensor, inside: Box | None = None) -> Tensor:
@@ -88,12 +92,12 @@ class BlindFilter(nn.Module):
                 moments[k] += seen.T @ seen
             count += int(whole.sum())
         moments = moments[0] if count >= FEWEST_WINDOWS * size else moments.sum(dim=0)
-        keep = [k for k in range(size) if k != centre]
+        keep = self.neighbours.flatten().nonzero().flatten().tolist()
         gram = moments[keep][:, keep]
         scale = float(gram.diagonal().mean())
         if scale <= 0:
             raise TrainingError("the sampled voxels hold no signal to fit a filter to")
-        gram += RIDGE * scale * torch.eye(size - 1, dtype=torch.float64)
+        gram += RIDGE * scale * torch.eye(len(keep), dtype=torch.float64)
         solution = torch.linalg.solve(gram, moments[keep, centre])
         weight = torch.zeros(size, dtype=torch.float64)
         weight[keep] = solution

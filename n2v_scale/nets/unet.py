@@ -40,7 +40,8 @@ class UNet(nn.Module):
             nn.Conv3d(widths[level + 1], widths[level], 1) for level in range(config.depth)
         )
         self.decoder = nn.ModuleList(
-            _convolutions(2 * width, width, config) for width in widths[:-1]
+            _convolutions(2 * width if level or config.top_skip else width, width, config)
+            for level, width in enumerate(widths[:-1])
         )
         self.head = nn.Conv3d(widths[0], config.out_channels * cell, 1)
         for part in self.modules():
@@ -77,12 +78,33 @@ class UNet(nn.Module):
             x = block(x)
             if level < self.config.depth:
                 skips.append(x)
-                x = F.max_pool3d(x, self.config.factors(level))
+                x = self._pooled(x, level)
         for level in reversed(range(self.config.depth)):
             factors = [float(f) for f in self.config.factors(level)]
             x = F.interpolate(self.reduce[level](x), scale_factor=factors)
-            x = self.decoder[level](torch.cat([skips.pop(), x], dim=1))
+            skip = skips.pop()
+            joined = level > 0 or self.config.top_skip
+            x = self.decoder[level](torch.cat([skip, x], dim=1) if joined else x)
         return trim(unfold(self.head(x), self.config.fold), crop, NO_HALO)
+
+    def _pooled(self, x: Tensor, level: int) -> Tensor:
+        factors = self.config.factors(level)
+        return blurred_maximum(x, factors) if self.config.blur else F.max_pool3d(x, factors)
+
+
+def blurred_maximum(x: Tensor, factors: Shape) -> Tensor:
+    """Pooling without aliases (Zhang 2019): maximum of neighbours, [1 2 1] / 4, every second."""
+    for axis, factor in enumerate(factors):
+        if factor == 1:
+            continue
+        n = x.shape[axis + 2]
+        following = [x.narrow(axis + 2, 1, n - 1), x.narrow(axis + 2, n - 1, 1)]
+        x = torch.maximum(x, torch.cat(following, axis + 2))
+        shape, padding, stride = [1] * 5, [0] * 3, [1] * 3
+        shape[axis + 2], padding[axis], stride[axis] = 3, 1, 2
+        blur = x.new_tensor([0.25, 0.5, 0.25]).reshape(shape).expand(x.shape[1], -1, -1, -1, -1)
+        x = F.conv3d(x, blur, padding=padding, stride=stride, groups=x.shape[1])
+    return x
 
 
 def _initialise(convolution: nn.Conv3d, nonlinearity: Literal["linear", "relu"]) -> None:

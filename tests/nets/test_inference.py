@@ -46,7 +46,8 @@ def networks(draw):
     )
     kind = draw(st.sampled_from(["unet", "filter-unet", "blind-unet", "filter"]))
     if kind == "unet":
-        return kind, unet
+        other = draw(st.booleans())
+        return kind, replace(unet, blur=other, top_skip=not other)
     window = draw(st.tuples(*[st.sampled_from([1, 3, 5])] * 3))
     if kind == "filter":
         return kind, FilterConfig(window)

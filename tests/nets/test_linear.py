@@ -210,3 +210,19 @@ def test_patches_that_hold_nothing_are_refused(fill):
 def test_no_patches_are_refused():
     with pytest.raises(TrainingError, match="no signal"):
         BlindFilter((3, 3, 3)).fit([])
+
+
+def test_what_is_hidden_beside_the_centre_is_not_seen_either():
+    hidden = ((0, 0, -1), (0, 0, 1), (0, 0, 7), (-1, 0, 0))
+    blind = BlindFilter((3, 3, 5), hidden)
+    blind.fit([as_patch(correlated(12, 24, 24, seed=k)) for k in range(2)])
+    blind.double()
+    assert blind.weight.abs().max() > 0
+    x = noise(1, 1, 7, 9, 11)
+    before = blind(x)[0, 0, 3, 4, 5].item()
+    for offset in ((0, 0, 0), (0, 0, -1), (0, 0, 1), (-1, 0, 0)):
+        changed = x.clone()
+        changed[(0, 0, *(n + o for n, o in zip((3, 4, 5), offset, strict=True)))] += 10
+        assert blind(changed)[0, 0, 3, 4, 5].item() == before
+    x[0, 0, 3, 4, 7] += 10
+    assert blind(x)[0, 0, 3, 4, 5].item() != before

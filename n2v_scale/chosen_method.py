@@ -1,0 +1,58 @@
+"""The method of a training, from what was asked for and what a sample says of the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from n2v_scale.architecture import Design
+from n2v_scale.blind_masks import parse_blind_mask
+from n2v_scale.config import TrainSettings
+from n2v_scale.errors import TrainingError
+from n2v_scale.geometry import Shape
+from n2v_scale.methods.base import Method
+from n2v_scale.methods.linear import Linear
+from n2v_scale.methods.n2s import Noise2Self
+from n2v_scale.methods.n2v import Noise2Void
+from n2v_scale.methods.ssdn import BlindSpot
+from n2v_scale.noise import NoiseModel
+from n2v_scale.sources import Source, common_noise
+
+FLAT_PARTITION = (1, 5, 5)
+"""The 25 subsets of the paper, for images without depth."""
+PARTITION = (3, 3, 3)
+
+
+def chosen_method(settings: TrainSettings, design: Design, sources: Sequence[Source]) -> Method:
+    """The method that ``settings`` name.
+
+    Raises
+    ------
+    TrainingError
+        When it needs to know the noise, and neither the settings nor the sample tell.
+    """
+    if settings.method == "linear":
+        return Linear()
+    camera = None if settings.camera is None else NoiseModel(*settings.camera)
+    noise = common_noise(sources, camera)
+    if settings.method == "ssdn":
+        if noise is None:
+            raise TrainingError(
+                "the sample does not show the camera's noise, which --method ssdn needs: pass its "
+                "--gain, --offset and --read-noise, or use another method"
+            )
+        return BlindSpot(noise)
+    grows = noise if noise is not None and noise.gain > 0 else None
+    if settings.method == "n2s":
+        return Noise2Self(settings.partition or _partition(design.patch), grows)
+    return Noise2Void(
+        settings.voxels_per_site,
+        design.radius,
+        grows,
+        "median" if settings.method == "n2v2" else "uniform",
+        parse_blind_mask(settings.blind_mask) if settings.blind_mask else (),
+        settings.method,
+    )
+
+
+def _partition(patch: Shape) -> Shape:
+    return FLAT_PARTITION if patch[0] == 1 else PARTITION

@@ -1,0 +1,209 @@
+"""What holds for every method: trained and applied by the same two calls, exactly, and resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from distributed import Client
+
+from n2v_scale.api import predict, train
+from n2v_scale.denoiser import OpenOptions, Region, open_denoiser
+from n2v_scale.errors import ConfigError
+from n2v_scale.geometry import NO_HALO, Box, as_shape
+from n2v_scale.io.open import open_volume
+from n2v_scale.io.volume import Volume
+from n2v_scale.methods import METHODS, method_from_dict, method_to_dict
+from n2v_scale.methods.base import Method
+from n2v_scale.methods.linear import Linear
+from n2v_scale.methods.n2s import Noise2Self
+from n2v_scale.methods.n2v import Noise2Void
+from n2v_scale.methods.ssdn import BlindSpot
+from n2v_scale.model import Model, load_model
+from n2v_scale.model_card import read_card
+from n2v_scale.noise import NoiseModel
+from n2v_scale.streams import Streams
+
+NOISE = NoiseModel(0.2, -1.5, 0.4)
+LINE = ((0, 0, -2), (0, 0, -1), (0, 0, 1), (0, 0, 2))
+EXAMPLES: dict[str, Method] = {
+    "linear": Linear(),
+    "n2s": Noise2Self((2, 3, 3), NOISE),
+    "n2v": Noise2Void(noise=NOISE),
+    "n2v2": Noise2Void(replacement="median", name="n2v2"),
+    "ssdn": BlindSpot(NOISE),
+    "structn2v": Noise2Void(blind_mask=LINE, name="structn2v"),
+}
+ASKED = {
+    "structn2v": {"blind_mask": "x:2"},
+    "ssdn": {"gain": 1.0, "offset": 90.0, "read_noise": 3.0},
+    "n2s": {"partition": (2, 2, 2)},
+}
+CAMERA = {"gain": 1.0, "offset": 90.0, "read_noise": 3.0}
+SHAPE = (16, 40, 48)
+
+
+def batch(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(2, 1, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def streams(seed: int = 0) -> Streams:
+    return Streams([(seed,), (seed, 1)], torch.device("cpu"))
+
+
+def output_of(method: Method, example_input: torch.Tensor) -> torch.Tensor:
+    """Of a network that repeats its input, with as many channels as the method wants."""
+    channels = 2 if method.name == "ssdn" else 1
+    return torch.cat([example_input, torch.zeros_like(example_input)], dim=1)[:, :channels]
+
+
+def test_every_method_is_here():
+    assert sorted(EXAMPLES) == sorted(METHODS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_method_survives_json(name):
+    method = EXAMPLES[name]
+    assert method.name == name
+    assert method_from_dict(name, method_to_dict(method)) == method
+
+
+@pytest.mark.parametrize("shape", [(8, 12, 16), (1, 16, 24)])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_repeatable_and_aims_at_the_patch(name, shape):
+    method, patches = EXAMPLES[name], batch(*shape)
+    if shape[0] == 1 and name == "n2s":
+        method = Noise2Self((1, 3, 3))
+    first, again = method.prepare(patches, streams()), method.prepare(patches, streams())
+    assert torch.equal(first.input, again.input)
+    assert torch.equal(first.weight, again.weight)
+    assert torch.equal(first.target, patches)
+    assert (first.weight > 0).any()
+    assert torch.isfinite(method.loss(output_of(method, first.input), first))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_where_there_is_no_data_nothing_is_learned(name):
+    method, patches = EXAMPLES[name], batch(8, 12, 16)
+    patches[:, :, 2:5, 3:9] = torch.nan
+    example = method.prepare(patches, streams())
+    assert torch.isfinite(example.input).all()
+    assert torch.isfinite(example.target).all()
+    assert not example.weight[:, :, 2:5, 3:9].any()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_voxel_that_counts_is_not_in_what_the_network_sees(name):
+    """Or the network is blind by itself."""
+    method, patches = EXAMPLES[name], batch(8, 12, 16)
+    example = method.prepare(patches, streams())
+    if name in ("linear", "ssdn"):
+        assert torch.equal(example.input, patches)
+        return
+    for at in torch.nonzero(example.weight)[::17]:
+        changed = patches.clone()
+        changed[tuple(at)] += 1000
+        again = method.prepare(changed, streams())
+        torch.testing.assert_close(again.input[tuple(at)], example.input[tuple(at)])
+        assert again.target[tuple(at)] > 500
+
+
+# Trained and applied
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory, write_volume: Callable[..., Volume]) -> Volume:
+    rng = np.random.default_rng(0)
+    z, y, x = np.ogrid[:16, :40, :48]
+    signal = 60 * (1 + np.sin(z / 3) * np.sin(y / 4) * np.cos(x / 5))
+    values = 90 + rng.poisson(signal) + rng.normal(0, 3, SHAPE)
+    path = tmp_path_factory.mktemp("volumes") / "v.zarr"
+    return write_volume(path, values.astype(np.float32), chunk=(16, 20, 24))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, volume: Volume, client: Client) -> Callable[[str], Path]:
+    """The folder of a model of a method, trained for three steps."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def made(name: str) -> Path:
+        if not (folder / name).exists():
+            settings = {"steps": 3, "depth": 1, "filters": 4, "patch": (8, 16, 24), "batch": 2}
+            options = settings | {"threads": 1} | ASKED.get(name, {})
+            train(volume, folder / name, method=name, client=client, **options)
+        return folder / name
+
+    return made
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_it_is_trained_and_applied_and_blocks_do_not_matter(name, models, volume, client, tmp_path):
+    model = models(name)
+    card = read_card(model)
+    assert card.method == name
+    assert card.blind == EXAMPLES[name].blind
+    assert np.isfinite([row["held_out"] for row in card.history if "held_out" in row]).all()
+    camera = CAMERA if card.blind else {}
+    results = []
+    for blocks in ({"block": (16, 40, 48)}, {"block": (8, 24, 16), "chunk": (8, 8, 8)}):
+        out = tmp_path / f"{len(results)}.zarr"
+        sizes = {"tile": (8, 16, 24), "pyramid": False, "threads": 1, "dtype": "float32"}
+        predict(volume, model, out, client=client, **sizes, **blocks, **camera)
+        results.append(open_volume(out).read(0, 0, Box.whole(SHAPE)))
+    assert results[0].std() > 0
+    assert results[0].tobytes() == results[1].tobytes()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_tiles_of_other_shapes_give_the_same(name, models, volume):
+    trained = load_model(models(name))
+    noise = (NoiseModel(**CAMERA),) if trained.blind else None
+    options = OpenOptions(trained.options.normalisation, threads=1, noise=noise)
+    values = volume.read(0, 0, Box.whole(SHAPE)).astype(np.float64)
+    model = Model(trained.folder, options)
+    model.network.double()
+    whole = Box.whole(SHAPE)
+    expected = model.denoise(values, Region(0, 0, whole, SHAPE)).mean
+    core = Box((0, 16, 24), as_shape([16, 32, 48]))
+    from n2v_scale.denoiser import tile_boxes
+
+    data = tile_boxes(core, model.halo, model.stride, SHAPE).data
+    found = model.denoise(values[data.slices], Region(0, 0, core, SHAPE)).mean
+    np.testing.assert_allclose(found, expected[core.slices], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", [n for n, method in EXAMPLES.items() if method.blind])
+def test_a_blind_prediction_does_not_see_its_voxel(name, models, volume):
+    """Rule of the posterior: evidence counts once."""
+    model = load_model(models(name))
+    model.network.double()
+    x = batch(16, 24, 24).double()[:1]
+    at = (0, 0, 8, 13, 10)
+    with torch.no_grad():
+        before = model.method.infer(model.network, x, NO_HALO, None)
+        x[at] += 100.0
+        after = model.method.infer(model.network, x, NO_HALO, None)
+    torch.testing.assert_close(after.mean[at], before.mean[at], rtol=0, atol=1e-10)
+    assert not torch.equal(after.mean, before.mean)
+    if before.std is not None and after.std is not None:
+        torch.testing.assert_close(after.std[at], before.std[at], rtol=0, atol=1e-10)
+
+
+def test_a_method_that_sees_its_voxel_has_no_posterior(models, volume, client, tmp_path):
+    with pytest.raises(ConfigError, match="without having seen it"):
+        predict(volume, models("n2v"), tmp_path / "o.zarr", client=client, posterior=True)
+    assert open_denoiser(str(models("n2v"))).blind is False
+
+
+def test_the_posterior_of_the_filter_beats_the_filter(models, volume, client, tmp_path):
+    z, y, x = np.ogrid[:16, :40, :48]
+    truth = 90 + 60 * (1 + np.sin(z / 3) * np.sin(y / 4) * np.cos(x / 5))
+    errors = {}
+    for name, options in (("with", CAMERA), ("without", {"posterior": False})):
+        out = tmp_path / f"{name}.zarr"
+        predict(volume, models("linear"), out, client=client, pyramid=False, **options)
+        errors[name] = np.mean((open_volume(out).read(0, 0, Box.whole(SHAPE)) - truth) ** 2)
+    assert errors["with"] < 0.95 * errors["without"]
