@@ -18,7 +18,7 @@ class Stream(Protocol):
     """Where batches come from: a :class:`n2v_scale.patches.PatchSampler`."""
 
     def next_batch(self) -> npt.NDArray[np.float32]:
-        """Patches (b, z, y, x)."""
+        """Patches (b, z, y, x), or pairs of them (b, 2, z, y, x)."""
 
     def state(self) -> dict[str, Any]:
         """Where it stands, as JSON."""
@@ -35,7 +35,7 @@ class Batches:
         self._next: Future[tuple[Tensor, dict[str, Any]]] = pool.submit(self._make)
 
     def take(self) -> Tensor:
-        """The next batch, (b, 1, z, y, x)."""
+        """The next batch, (b, 1, z, y, x); (b, 2, z, y, x) of pairs."""
         started = perf_counter()
         batch, self.state = self._next.result()
         self.waited_s += perf_counter() - started
@@ -43,7 +43,8 @@ class Batches:
         return batch.to(self.device, non_blocking=True)
 
     def _make(self) -> tuple[Tensor, dict[str, Any]]:
-        batch = torch.from_numpy(self.sampler.next_batch())[:, None]
+        batch = torch.from_numpy(self.sampler.next_batch())
+        batch = batch if batch.ndim == 5 else batch[:, None]
         if self.device.type == "cuda":
             batch = batch.pin_memory()
         return batch, self.sampler.state()

@@ -13,6 +13,7 @@ from n2v_scale.methods.base import Method
 from n2v_scale.methods.linear import Linear
 from n2v_scale.methods.n2s import Noise2Self
 from n2v_scale.methods.n2v import Noise2Void
+from n2v_scale.methods.paired import Paired
 from n2v_scale.methods.ssdn import BlindSpot
 from n2v_scale.noise import NoiseModel
 from n2v_scale.sources import Source, common_noise
@@ -32,6 +33,8 @@ def chosen_method(settings: TrainSettings, design: Design, sources: Sequence[Sou
     """
     if settings.method == "linear":
         return Linear()
+    if settings.method in ("n2n", "supervised"):
+        return Paired(settings.loss, settings.method == "n2n", settings.method)
     camera = None if settings.camera is None else NoiseModel(*settings.camera)
     noise = common_noise(sources, camera)
     if settings.method == "ssdn":

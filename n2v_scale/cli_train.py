@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from n2v_scale.options import ByteSize, Duration, IntTriple, camera, given, remote, selection
+from n2v_scale.options import (
+    ByteSize,
+    ChannelIndices,
+    Duration,
+    IntTriple,
+    camera,
+    given,
+    remote,
+    selection,
+)
 from n2v_scale.shell import SELECTION, show_progress, volume_of
 
 HELP = {
@@ -15,6 +24,7 @@ HELP = {
     "steps": "Optimisation steps instead of a preset.",
     "minutes": "Train for so long instead of a number of steps.",
     "method": "linear needs seconds, ssdn knows the noise, structn2v hides more. [default: n2v]",
+    "loss": "Of n2n and supervised: l2 learns the mean, l1 the median. [default: l2]",
     "blind_mask": "Hidden beside each voxel: x:5 for noise in lines along X, or box:0,2,2.",
     "net": "filter-unet: a fitted linear filter that a small U-Net corrects; unet: the field's.",
     "init": "Begin with the network and the weights of another model.",
@@ -27,7 +37,7 @@ HELP = {
     "compile": "Compile the network first (torch.compile): slow to start, faster on a GPU.",
 }
 
-METHODS = ["n2v", "n2v2", "structn2v", "n2s", "ssdn", "linear"]
+METHODS = ["n2v", "n2v2", "structn2v", "n2s", "n2n", "supervised", "ssdn", "linear"]
 NETS = ["filter-unet", "unet", "blind-unet", "filter"]
 
 
@@ -53,6 +63,11 @@ NETS = ["filter-unet", "unet", "blind-unet", "filter"]
 @click.option("--voxels-per-site", type=click.IntRange(2), help="One voxel in so many is hidden.")
 @click.option("--blind-mask", metavar="MASK", help=HELP["blind_mask"])
 @click.option("--partition", type=IntTriple(), help="Of n2s: a cell; each voxel is a subset.")
+@click.option("--pair", metavar="VOLUME", help="Of n2n: a second capture of the same.")
+@click.option("--target", metavar="VOLUME", help="Of supervised: a clean volume.")
+@click.option("--pair-channel", "pair_channels", type=ChannelIndices(), help="Of either: channels.")
+@click.option("--pair-timepoints", metavar="INDICES", help="Of either: 1:46, or 0,2.")
+@click.option("--loss", type=click.Choice(["l2", "l1"]), help=HELP["loss"])
 @click.option("--sampling", type=click.Choice(["content", "uniform"]), help=HELP["sampling"])
 @click.option("--foreground", metavar="MASK", help=HELP["foreground"])
 @click.option("--pool-memory", type=ByteSize(), help=HELP["pool"])

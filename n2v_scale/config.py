@@ -31,6 +31,8 @@ NETWORKS = {
     "n2v2": ("unet",),
     "structn2v": ("filter-unet", "unet"),
     "n2s": ("filter-unet", "unet"),
+    "n2n": ("filter-unet", "unet"),
+    "supervised": ("filter-unet", "unet"),
     "ssdn": ("blind-unet",),
     "linear": ("filter",),
 }
@@ -94,7 +96,9 @@ class TrainSettings(CameraSettings):
 
     table: ClassVar[str] = "train"
 
-    method: Literal["n2v", "n2v2", "structn2v", "n2s", "ssdn", "linear"] = "n2v"
+    method: Literal["n2v", "n2v2", "structn2v", "n2s", "n2n", "supervised", "ssdn", "linear"] = (
+        "n2v"
+    )
     net: Literal["filter-unet", "unet", "blind-unet", "filter"] | None = None
     """The method's own when None."""
     depth: Annotated[int, Field(ge=0, le=6)] | None = None
@@ -117,6 +121,16 @@ class TrainSettings(CameraSettings):
     """What is hidden beside each voxel, where noise is correlated: ``x:5``, ``box:0,2,2``."""
     partition: Triple | None = None
     """Of n2s: voxels of a cell along (z, y, x), each of which is hidden in turn."""
+    pair: str | None = None
+    """Of n2n: a second capture of the same, voxel for voxel, in the same units."""
+    target: str | None = None
+    """Of supervised: a clean volume."""
+    pair_channels: list[int] | None = None
+    """Of the pair or the target; those of the volume are counted in the volume."""
+    pair_timepoints: str | None = None
+    """``1:46``, or ``0,2``."""
+    loss: Literal["l2", "l1"] = "l2"
+    """Of n2n and supervised: l2 learns the mean, l1 the median."""
     radius: Triple | None = None
     """Reach of the replacement's window along (z, y, x)."""
     validate_every: Positive = 100
@@ -173,6 +187,12 @@ class TrainSettings(CameraSettings):
             raise ValueError("blind-mask is for method structn2v or linear")
         if self.method == "structn2v" and self.blind_mask is None:
             raise ValueError("method structn2v needs a blind-mask, such as x:5")
+        for name, method in (("pair", "n2n"), ("target", "supervised")):
+            given = getattr(self, name) is not None
+            if given != (self.method == method):
+                raise ValueError(
+                    f"{name} is for method {method}" if given else f"method {method} needs a {name}"
+                )
         if self.partition is not None and self.method != "n2s":
             raise ValueError("partition is for method n2s")
         return self

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -62,7 +63,7 @@ def train_network(run: Run) -> Trained:
     compute_exactly()
     weights = Weights(_network(run), settings.learning_rate)
     ranks.from_first(list(weights.network.state_dict().values()))
-    held_out = [torch.from_numpy(v)[None, None].to(run.device) for v in run.sampler.validation()]
+    held_out = [_as_batch(patch).to(run.device) for patch in run.sampler.validation()]
     history, recent = _restored(run, weights)
     if not history:
         first = validate(run, weights.average, held_out)
@@ -134,10 +135,16 @@ def _network(run: Run) -> Network:
     elif run.begun is None and isinstance(network, FITTED):
         run.progress.say("fitting the linear filter")
         patches = run.sampler.initial(INITIAL_PATCHES)
-        network.initialise(torch.from_numpy(p)[None, None] for p in patches)
+        network.initialise(_as_batch(patch)[:, :1] for patch in patches)
     network.to(run.device)
     channels_last(network)
     return network
+
+
+def _as_batch(patch: npt.NDArray[np.float32]) -> Tensor:
+    """A patch (z, y, x) as (1, 1, z, y, x), a pair of them as (1, 2, z, y, x)."""
+    tensor = torch.from_numpy(patch)
+    return tensor.reshape(1, -1, *tensor.shape[-3:])
 
 
 def _compiled(network: Network, settings: TrainSettings) -> Any:

@@ -72,13 +72,21 @@ class _Lane:
     waiting: deque[tuple[int, SourceRegion, Future[Any]]] = field(default_factory=deque)
 
 
-def read_region(volume: Volume, region: Region) -> tuple[npt.NDArray[Any], Cells] | InputError:
-    """The voxels of a region and what its cells hold, or why it cannot be read: the Dask task."""
+def read_region(
+    volume: Volume, region: Region, target: Volume | None = None
+) -> tuple[npt.NDArray[Any], Cells] | InputError:
+    """The voxels of a region and what its cells hold, or why it cannot be read: the Dask task.
+
+    With a ``target`` the voxels of both, (2, z, y, x).
+    """
     try:
         values = volume.read(region.t, region.c, region.box)
+        cells = cells_of(values)
+        if target is not None:
+            values = np.stack([values, target.read(region.t, region.c, region.box)])
     except InputError as error:
         return error
-    return values, cells_of(values)
+    return values, cells
 
 
 class PatchSampler:
@@ -112,7 +120,10 @@ class PatchSampler:
         self.bytes_read = 0
 
     def __iter__(self) -> Iterator[FloatArray]:
-        """Batches (lanes, z, y, x), float32, normalised; NaN where the volume has no value."""
+        """Batches (lanes, z, y, x), float32, normalised; NaN where the volume has no value.
+
+        Of pairs (lanes, 2, z, y, x), both normalised by the first's constants.
+        """
         while True:
             yield self.next_batch()
 
@@ -183,8 +194,9 @@ class PatchSampler:
         return [self._cut(entries[k % len(entries)], rng) for k in range(count)]
 
     def _submit(self, region: SourceRegion) -> Future[Any]:
-        volume = self.sources[region.source].volume
-        return self.client.submit(read_region, volume, region.region, pure=False)
+        source = self.sources[region.source]
+        task = (read_region, source.volume, region.region, source.target)
+        return self.client.submit(*task, pure=False)
 
     def _next_entry(
         self, lane: _Lane, *, first: bool = False, step: int | None = None, ahead: int | None = None
@@ -250,7 +262,8 @@ class PatchSampler:
             return None
         self.bytes_read += found[0].nbytes
         if self.on_nan == "error":
-            check_finite(found[0], region.region.box, self._where(region))
+            for values in found[0].reshape(-1, *region.region.box.shape):
+                check_finite(values, region.region.box, self._where(region))
         return found
 
     def _where(self, region: SourceRegion) -> str:
@@ -276,7 +289,7 @@ class PatchSampler:
                 best = box
                 break
         assert best is not None
-        return self._normalise(entry.values[best.slices_in(region.box)], entry.region)
+        return self._normalise(entry.values[(..., *best.slices_in(region.box))], entry.region)
 
     def _normalise(self, values: npt.NDArray[Any], region: SourceRegion) -> FloatArray:
         constants = self.sources[region.source].normalisation
@@ -288,7 +301,7 @@ class PatchSampler:
 
 def _pool_size(sources: Sequence[Source], batch: int, pool_bytes: int) -> int:
     """Regions of a lane's pool, so that all pools and what is being read fit."""
-    largest = max(prod(s.regions.largest) * np.dtype(s.volume.dtype).itemsize for s in sources)
+    largest = max(prod(s.regions.largest) * _voxel_bytes(s) for s in sources)
     reading = batch * max(1, -(-READ_AHEAD // batch))
     fits = pool_bytes // largest - reading
     if fits < batch:
@@ -299,3 +312,9 @@ def _pool_size(sources: Sequence[Source], batch: int, pool_bytes: int) -> int:
             "--pool-memory"
         )
     return max(1, min(MOST_REGIONS, fits) // batch)
+
+
+def _voxel_bytes(source: Source) -> int:
+    if source.target is None:
+        return int(np.dtype(source.volume.dtype).itemsize)
+    return 2 * int(np.result_type(source.volume.dtype, source.target.dtype).itemsize)

@@ -11,6 +11,7 @@ from n2v_scale.errors import ConfigError
 from n2v_scale.foreground import Foreground, open_foreground
 from n2v_scale.io.volume import Volume
 from n2v_scale.model_card import read_card
+from n2v_scale.pairing import pair_request
 
 FREE = {"checkpoint_every", "tensorboard", "preset"}
 """Settings that may differ between a run and the one that goes on with it. What a preset means is
@@ -24,6 +25,7 @@ def requested(volumes: Sequence[Volume], settings: TrainSettings) -> dict[str, A
         asked["init"] = f"{settings.init} {read_card(Path(settings.init)).weights_sha256[:12]}"
     if settings.foreground is not None:
         asked["foreground"] = f"{settings.foreground} {training_mask(volumes, settings).key[:12]}"
+    asked["pair"] = pair_request(volumes, settings)
     asked["volumes"] = [volume.address for volume in volumes]
     asked["selected"] = [
         {

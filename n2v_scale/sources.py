@@ -50,6 +50,8 @@ class Source:
     foreground: Foreground | None = None
     uniform: bool = False
     """Whether every place is as likely as any other."""
+    target: Volume | None = None
+    """What is aimed at, voxel for voxel; None where the volume itself is all there is."""
 
     @cached_property
     def normalisation(self) -> Normalisation:
@@ -87,6 +89,7 @@ def open_sources(
     seed: int = 0,
     uniform: bool = False,
     foregrounds: Sequence[Foreground | None] | None = None,
+    target: Volume | None = None,
 ) -> tuple[Source, ...]:
     """Survey the volumes: a sample of each is read, on the client's workers.
 
@@ -125,6 +128,7 @@ def open_sources(
                 survey,
                 mask,
                 uniform,
+                target,
             )
         )
     return tuple(sources)

@@ -34,6 +34,7 @@ from n2v_scale.loop import train_network
 from n2v_scale.metrics_file import MetricsFile
 from n2v_scale.model import Model, load_model, save_model
 from n2v_scale.model_card import METRICS_NAME, read_card
+from n2v_scale.pairing import paired_volume
 from n2v_scale.parallel import Ranks, found_ranks, joined, run_ranks
 from n2v_scale.patches import PatchSampler
 from n2v_scale.progress import NoProgress, Progress, progress_for
@@ -232,6 +233,7 @@ def _sources(job: Job, client: Client) -> tuple[Source, ...]:
         seed=settings.seed,
         uniform=settings.sampling == "uniform",
         foregrounds=masks,
+        target=paired_volume(job.volumes, settings),
     )
     for source in sources:
         assert source.survey is not None

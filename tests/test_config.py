@@ -89,7 +89,7 @@ def test_an_unknown_key_is_named_as_it_is_written(toml, text, message):
         ({"patch": (8, 8)}, "patch", r"\(8, 8\)"),
         ({"kernel": "3"}, "kernel", "'3'"),
         ({"net": "resnet"}, "net", "'resnet'"),
-        ({"method": "n2n"}, "method", "'n2n'"),
+        ({"method": "n3n"}, "method", "'n3n'"),
         ({"device": "tpu"}, "device", "'tpu'"),
         ({"on_nan": "ignore"}, "on-nan", "'ignore'"),
     ],

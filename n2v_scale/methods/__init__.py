@@ -12,6 +12,7 @@ from n2v_scale.methods.base import Method
 from n2v_scale.methods.linear import Linear
 from n2v_scale.methods.n2s import Noise2Self
 from n2v_scale.methods.n2v import Noise2Void
+from n2v_scale.methods.paired import Paired
 from n2v_scale.methods.ssdn import BlindSpot
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, type[Method]] = {
     "linear": Linear,
+    "n2n": Paired,
     "n2s": Noise2Self,
     "n2v": Noise2Void,
     "n2v2": Noise2Void,
     "ssdn": BlindSpot,
     "structn2v": Noise2Void,
+    "supervised": Paired,
 }
 
 

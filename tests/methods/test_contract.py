@@ -21,6 +21,7 @@ from n2v_scale.methods.base import Method
 from n2v_scale.methods.linear import Linear
 from n2v_scale.methods.n2s import Noise2Self
 from n2v_scale.methods.n2v import Noise2Void
+from n2v_scale.methods.paired import Paired
 from n2v_scale.methods.ssdn import BlindSpot
 from n2v_scale.model import Model, load_model
 from n2v_scale.model_card import read_card
@@ -32,11 +33,14 @@ LINE = ((0, 0, -2), (0, 0, -1), (0, 0, 1), (0, 0, 2))
 EXAMPLES: dict[str, Method] = {
     "linear": Linear(),
     "n2s": Noise2Self((2, 3, 3), NOISE),
+    "n2n": Paired(swaps=True),
     "n2v": Noise2Void(noise=NOISE),
     "n2v2": Noise2Void(replacement="median", name="n2v2"),
     "ssdn": BlindSpot(NOISE),
     "structn2v": Noise2Void(blind_mask=LINE, name="structn2v"),
+    "supervised": Paired("l1", name="supervised"),
 }
+PAIRED = ("n2n", "supervised")
 ASKED = {
     "structn2v": {"blind_mask": "x:2"},
     "ssdn": {"gain": 1.0, "offset": 90.0, "read_noise": 3.0},
@@ -75,12 +79,15 @@ def test_a_method_survives_json(name):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_is_repeatable_and_aims_at_the_patch(name, shape):
     method, patches = EXAMPLES[name], batch(*shape)
+    if name in PAIRED:
+        patches = torch.cat([patches, batch(*shape, seed=1)], dim=1)
     if shape[0] == 1 and name == "n2s":
         method = Noise2Self((1, 3, 3))
     first, again = method.prepare(patches, streams()), method.prepare(patches, streams())
     assert torch.equal(first.input, again.input)
     assert torch.equal(first.weight, again.weight)
-    assert torch.equal(first.target, patches)
+    if name not in PAIRED:
+        assert torch.equal(first.target, patches)
     assert (first.weight > 0).any()
     assert torch.isfinite(method.loss(output_of(method, first.input), first))
 
@@ -88,14 +95,16 @@ def test_an_example_is_repeatable_and_aims_at_the_patch(name, shape):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_where_there_is_no_data_nothing_is_learned(name):
     method, patches = EXAMPLES[name], batch(8, 12, 16)
-    patches[:, :, 2:5, 3:9] = torch.nan
+    if name in PAIRED:
+        patches = torch.cat([batch(8, 12, 16, seed=1), patches], dim=1)
+    patches[:, -1:, 2:5, 3:9] = torch.nan
     example = method.prepare(patches, streams())
     assert torch.isfinite(example.input).all()
     assert torch.isfinite(example.target).all()
     assert not example.weight[:, :, 2:5, 3:9].any()
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", [n for n in EXAMPLES if n not in PAIRED])
 def test_a_voxel_that_counts_is_not_in_what_the_network_sees(name):
     """Or the network is blind by itself."""
     method, patches = EXAMPLES[name], batch(8, 12, 16)
@@ -133,6 +142,8 @@ def models(tmp_path_factory, volume: Volume, client: Client) -> Callable[[str], 
         if not (folder / name).exists():
             settings = {"steps": 3, "depth": 1, "filters": 4, "patch": (8, 16, 24), "batch": 2}
             options = settings | {"threads": 1} | ASKED.get(name, {})
+            if name in PAIRED:
+                options["pair" if name == "n2n" else "target"] = volume.address
             train(volume, folder / name, method=name, client=client, **options)
         return folder / name
 
