@@ -65,7 +65,7 @@ def test_time_points_are_paired_with_their_neighbours(tmp_path, write_volume):
     movie = np.arange(5, dtype=np.float32)[:, None, None, None] + np.zeros((1, 4, 32, 32))
     movie = movie.astype(np.float32)
     movie += np.random.default_rng(0).normal(0, 0.1, movie.shape).astype(np.float32)
-    write_volume(tmp_path / "m.zarr", movie)
+    write_volume(tmp_path / "m.zarr", movie, "tzyx")
     volume = open_volume(tmp_path / "m.zarr", timepoints=slice(0, 4))
     settings = TrainSettings(method="n2n", pair=str(tmp_path / "m.zarr"), pair_timepoints="1:5")
     paired = paired_volume([volume], settings)
