@@ -40,6 +40,12 @@ def geometry(command: Command) -> Command:
             help="NaN and infinity: stop, or take the mean instead. [default: error]",
         ),
         click.option(
+            "--tta",
+            is_flag=True,
+            default=None,
+            help="Mean over the mirror images of each tile: eight times the work, less error.",
+        ),
+        click.option(
             "--posterior/--no-posterior",
             default=None,
             help="Put each voxel's own value back. Default: after a blind method, if noise shows.",

@@ -31,6 +31,7 @@ from n2v_scale.forward_memory import FLOAT32, forward_bytes
 from n2v_scale.forward_work import forward_products
 from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, align_halo, padded_shape
 from n2v_scale.io.volume import Volume
+from n2v_scale.mirrors import MIRRORS
 from n2v_scale.model_card import CARD_NAME, METRICS_NAME, WEIGHTS_NAME, ModelCard, read_card
 from n2v_scale.network_config import config_from_dict
 from n2v_scale.noise import RESIDUAL_HALO, NoiseModel
@@ -47,6 +48,8 @@ PROCESS_BYTES = 420 * 2**20 + SLABS_BYTES
 """Of a worker with Dask, zarr and torch, which has computed a small tile and keeps its slabs."""
 POSTERIOR_COPIES = 9
 """Of what the network gives, while the voxels' own values are put back."""
+HIDING_COPIES = 7
+"""Of a tile, where subsets of it are hidden in turn."""
 MARGIN = 1.1
 """For what the allocator and the convolutions' own buffers take: 3% were seen."""
 DEVICE_PROCESS_BYTES = 3 * 2**30
@@ -68,8 +71,17 @@ class Model:
         """The network's measured receptive field, and what the posterior looks at around it."""
         z, y, x = (
             (low + a, high + b)
-            for (low, high), (a, b) in zip(self.card.receptive_field, self._margin, strict=True)
+            for (low, high), (a, b) in zip(self._field, self._margin, strict=True)
         )
+        return z, y, x
+
+    @property
+    def _field(self) -> Halo:
+        """Of the network; of its mirror images too, where they are applied."""
+        field = self.card.receptive_field
+        if not self.options.tta:
+            return field
+        z, y, x = ((max(sides), max(sides)) for sides in field)
         return z, y, x
 
     @property
@@ -105,13 +117,15 @@ class Model:
         """An upper bound of what a forward pass over a tile with this core allocates."""
         config = config_from_dict(self.card.network, self.card.network_config)
         aligned = Box.whole(padded_shape(core, self.stride)).expand(self._margin).shape
-        crop = align_halo(self.card.receptive_field, self.stride)
+        crop = align_halo(self._field, self.stride)
         tile = prod(Box.whole(aligned).expand(crop).shape)
         forward = forward_bytes(
             config, aligned, crop, device=self.options.device, precision=self.options.precision
         )
         # Beside it the tile as it was read and while it is normalised, and the estimate in units.
         beside = 2 * tile + (2 if self.options.noise is None else POSTERIOR_COPIES) * prod(aligned)
+        beside += (HIDING_COPIES if self.card.passes > 1 else 0) * tile
+        beside += (tile + 2 * prod(aligned)) if self.options.tta else 0
         return int(MARGIN * (forward + FLOAT32 * beside))
 
     def work(self, core: Shape, halo: Halo) -> float:
@@ -121,7 +135,8 @@ class Model:
         z, y, x = ((min(low, a), min(high, b)) for (low, high), (a, b) in given)
         wide = Box.whole(core).expand((z, y, x)).shape
         z, y, x = ((max(0, low - a), max(0, high - b)) for (low, high), (a, b) in given)
-        return forward_products(config, wide, (z, y, x))
+        passes = self.card.passes * (len(MIRRORS) if self.options.tta else 1)
+        return passes * forward_products(config, wide, (z, y, x))
 
     def normalisation_for(self, volume: Volume) -> Normalisation | None:
         """A training volume's constants when ``volume`` is that volume, else None."""
@@ -215,7 +230,7 @@ class Model:
             inside = boxes.data.shift(tuple(-a for a in boxes.padded.start))
             wide = boxes.aligned.expand(self._margin).intersect(boxes.padded)
             crop = _crop(boxes.padded, wide)
-            out = self.method.infer(self.inference, x, crop, inside, boxes.padded.start)
+            out = self._inferred(x, crop, inside, boxes.padded)
             if self.options.noise is not None:
                 noise = self.options.noise[region.c].normalised(offset, scale)
                 out = _posterior(x, out, noise, wide.slices_in(boxes.padded), inside)
@@ -224,6 +239,14 @@ class Model:
             _restore(out.mean, keep, scale, offset),
             None if out.std is None else _restore(out.std, keep, scale, 0.0),
         )
+
+    def _inferred(self, x: torch.Tensor, crop: Halo, inside: Box, tile: Box) -> TensorEstimate:
+        """The method's estimate of a tile's core; the mean over its mirror images, if asked for."""
+        if not self.options.tta:
+            return self.method.infer(self.inference, x, crop, inside, tile.start)
+        from n2v_scale.mirrors import mean_over_mirrors
+
+        return mean_over_mirrors(self.method, self.inference, x, crop, inside, tile)
 
 
 def _posterior(

@@ -50,7 +50,9 @@ class ModelCard(BaseModel):
     network: str
     network_config: dict[str, Any]
     receptive_field: Halo
-    """Voxels per axis (z, y, x) and side, measured."""
+    """Voxels per axis (z, y, x) and side: the network's, measured, and what the method adds."""
+    passes: int = 1
+    """Of the network over a tile."""
     stride: Shape
     parameters: int
     weights_sha256: str

@@ -82,6 +82,8 @@ class Plan:
     on_nan: str
     noise: tuple[NoiseModel, ...] | None = None
     """By channel: what the posterior uses; None where there is none."""
+    tta: bool = False
+    """Whether the mean over mirror images is taken."""
     precision: str = "float32"
     """Of the network's arithmetic."""
     precision_error: float | None = None
@@ -102,7 +104,7 @@ class Plan:
     def open_options(self) -> OpenOptions:
         """How a worker opens the denoiser."""
         return OpenOptions(
-            self.normalisation, self.device, self.threads, self.precision, self.noise
+            self.normalisation, self.device, self.threads, self.precision, self.noise, self.tta
         )
 
     @property
@@ -175,6 +177,7 @@ class Plan:
             "on_nan": self.on_nan,
             "nodata": _number(self.nodata),
             "foreground": self._foreground(),
+            **({"tta": True} if self.tta else {}),
             **({} if self.noise is None else {"noise": [asdict(n) for n in self.noise]}),
         }
 
@@ -276,6 +279,7 @@ def make_plan(
         levels=pyramid_levels(output, volume.voxel_size),
         normalisation=normalisation,
         noise=noise,
+        tta=settings.tta,
         device=device,
         threads=threads,
         on_nan=settings.on_nan,

@@ -62,7 +62,8 @@ def make_prediction_plan(
     plan = make_plan(
         volume,
         open_denoiser(
-            address, OpenOptions(normalisation, device, None, precision.precision, noise)
+            address,
+            OpenOptions(normalisation, device, None, precision.precision, noise, settings.tta),
         ),
         address,
         normalise(output),

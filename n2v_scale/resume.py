@@ -68,6 +68,7 @@ def resume_plan(stored: dict[str, Any], fresh: Plan, settings: PredictSettings) 
         levels=pyramid_levels(output, fresh.volume.voxel_size),
         normalisation=Normalisation.from_dict(normalisation) if normalisation else None,
         noise=_stored_noise(stored),
+        tta=bool(stored.get("tta", False)),
         device=stored["device"],
         threads=stored["threads"],
         precision=stored["precision"],
@@ -98,6 +99,7 @@ def recorded_plan(record: dict[str, Any], store: str, storage: StorageOptions) -
         levels=pyramid_levels(output, volume.voxel_size),
         normalisation=Normalisation.from_dict(normalisation) if normalisation else None,
         noise=_stored_noise(stored),
+        tta=bool(stored.get("tta", False)),
         device=stored["device"],
         threads=stored["threads"],
         precision=stored["precision"],
@@ -152,6 +154,7 @@ def _differences(
     if settings.precision != "auto":
         found += differ("--precision", stored["precision"], now["precision"])
     found += differ("the posterior", *("noise" in plan for plan in (stored, now)))
+    found += differ("--tta", *(plan.get("tta", False) for plan in (stored, now)))
     if settings.camera is not None:
         found += differ("the camera", stored.get("noise"), now.get("noise"))
     found += differ("--nodata", stored["nodata"], now["nodata"])

@@ -10,6 +10,7 @@ import torch
 
 from n2v_scale._version import __version__
 from n2v_scale.config import TrainSettings
+from n2v_scale.geometry import Halo, Shape
 from n2v_scale.loop import Trained
 from n2v_scale.methods import method_to_dict
 from n2v_scale.model_card import ModelCard, TrainedOn
@@ -33,7 +34,10 @@ def card_of(run: Run, trained: Trained, sources: Sequence[Source]) -> ModelCard:
         blind=method.blind,
         network=design.network,
         network_config=config_to_dict(config),
-        receptive_field=measure_receptive_field(trained.network, config.stride),
+        receptive_field=_widened(
+            measure_receptive_field(trained.network, config.stride), method.reach
+        ),
+        passes=method.passes,
         stride=config.stride,
         parameters=sum(p.numel() for p in trained.network.parameters()),
         weights_sha256="",
@@ -54,6 +58,11 @@ def card_of(run: Run, trained: Trained, sources: Sequence[Source]) -> ModelCard:
         },
         history=trained.history,
     )
+
+
+def _widened(halo: Halo, reach: Shape) -> Halo:
+    z, y, x = ((low + r, high + r) for (low, high), r in zip(halo, reach, strict=True))
+    return z, y, x
 
 
 def _trained_on(source: Source, settings: TrainSettings) -> TrainedOn:

@@ -46,6 +46,14 @@ class Method(Protocol):
     def closed_form(self) -> bool:
         """Whether the network's initial weights are all there is to learn."""
 
+    @property
+    def reach(self) -> Shape:
+        """How far :meth:`infer` looks further than the network does, per axis."""
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of :meth:`infer`."""
+
     def prepare(self, batch: Tensor, streams: Streams) -> Example:
         """An example from noisy patches (b, c, z, y, x), normalised, NaN where there is no data.
 

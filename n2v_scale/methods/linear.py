@@ -25,6 +25,8 @@ class Linear:
     name: str = "linear"
     blind: ClassVar[bool] = True
     closed_form: ClassVar[bool] = True
+    reach: ClassVar[Shape] = (0, 0, 0)
+    passes: ClassVar[int] = 1
 
     def prepare(self, batch: Tensor, streams: Streams) -> Example:
         """The patches as they are; see :class:`n2v_scale.methods.base.Method`."""

@@ -33,6 +33,12 @@ class Noise2Self:
     name: str = "n2s"
     blind: ClassVar[bool] = True
     closed_form: ClassVar[bool] = False
+    reach: ClassVar[Shape] = (1, 1, 1)
+
+    @property
+    def passes(self) -> int:
+        """One a subset."""
+        return prod(self.partition)
 
     def prepare(self, batch: Tensor, streams: Streams) -> Example:
         """Hide one subset of each patch; see :class:`n2v_scale.methods.base.Method`."""

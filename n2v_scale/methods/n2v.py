@@ -62,6 +62,8 @@ class Noise2Void:
     name: str = "n2v"
     blind: ClassVar[bool] = False
     closed_form: ClassVar[bool] = False
+    reach: ClassVar[Shape] = (0, 0, 0)
+    passes: ClassVar[int] = 1
 
     def prepare(self, batch: Tensor, streams: Streams) -> Example:
         """Hide the sites; see :class:`n2v_scale.methods.base.Method`."""

@@ -29,6 +29,8 @@ class Paired:
     name: str = "n2n"
     blind: ClassVar[bool] = False
     closed_form: ClassVar[bool] = False
+    reach: ClassVar[Shape] = (0, 0, 0)
+    passes: ClassVar[int] = 1
 
     def prepare(self, batch: Tensor, streams: Streams) -> Example:
         """An example from pairs (b, 2, z, y, x); a voxel that one of them lacks does not count."""

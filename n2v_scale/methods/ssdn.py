@@ -31,6 +31,8 @@ class BlindSpot:
     name: str = "ssdn"
     blind: ClassVar[bool] = True
     closed_form: ClassVar[bool] = False
+    reach: ClassVar[Shape] = (0, 0, 0)
+    passes: ClassVar[int] = 1
 
     def prepare(self, batch: Tensor, streams: Streams) -> Example:
         """The patches as they are; see :class:`n2v_scale.methods.base.Method`."""

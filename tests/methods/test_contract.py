@@ -11,9 +11,9 @@ import torch
 from distributed import Client
 
 from n2v_scale.api import predict, train
-from n2v_scale.denoiser import OpenOptions, Region, open_denoiser
+from n2v_scale.denoiser import OpenOptions, Region, open_denoiser, tile_boxes
 from n2v_scale.errors import ConfigError
-from n2v_scale.geometry import NO_HALO, Box, as_shape
+from n2v_scale.geometry import NO_HALO, Box, round_up
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
 from n2v_scale.methods import METHODS, method_from_dict, method_to_dict
@@ -168,22 +168,37 @@ def test_it_is_trained_and_applied_and_blocks_do_not_matter(name, models, volume
     assert results[0].tobytes() == results[1].tobytes()
 
 
+@pytest.mark.parametrize("tta", [False, True])
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_tiles_of_other_shapes_give_the_same(name, models, volume):
+def test_tiles_of_other_shapes_give_the_same(name, tta, models, volume):
     trained = load_model(models(name))
     noise = (NoiseModel(**CAMERA),) if trained.blind else None
-    options = OpenOptions(trained.options.normalisation, threads=1, noise=noise)
+    options = OpenOptions(trained.options.normalisation, threads=1, noise=noise, tta=tta)
     values = volume.read(0, 0, Box.whole(SHAPE)).astype(np.float64)
     model = Model(trained.folder, options)
     model.network.double()
     whole = Box.whole(SHAPE)
     expected = model.denoise(values, Region(0, 0, whole, SHAPE)).mean
-    core = Box((0, 16, 24), as_shape([16, 32, 48]))
-    from n2v_scale.denoiser import tile_boxes
+    for core in (Box((0, 16, 24), (16, 32, 48)), Box((8, 24, 0), (16, 40, 16))):
+        data = tile_boxes(core, model.halo, model.stride, SHAPE).data
+        found = model.denoise(values[data.slices], Region(0, 0, core, SHAPE)).mean
+        np.testing.assert_allclose(found, expected[core.slices], rtol=0, atol=1e-8)
 
-    data = tile_boxes(core, model.halo, model.stride, SHAPE).data
-    found = model.denoise(values[data.slices], Region(0, 0, core, SHAPE)).mean
-    np.testing.assert_allclose(found, expected[core.slices], rtol=0, atol=1e-8)
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_halo_is_what_the_prediction_sees(name, models):
+    """A voxel beyond it changes nothing; the farthest within it is not always seen."""
+    model = load_model(models(name))
+    low, high = model.halo[1]
+    shape = (8, round_up(low + high + 17, model.stride[1]), 16)
+    x = batch(*shape).double()[:1]
+    network, at = model.network.double(), round_up(low, model.stride[1]) + 4
+    with torch.no_grad():
+        before = model.method.infer(network, x, NO_HALO, None).mean[0, 0, :, at]
+        x[0, 0, :, at + high + 1 :] += 100
+        x[0, 0, :, : at - low] += 100
+        after = model.method.infer(network, x, NO_HALO, None).mean[0, 0, :, at]
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", [n for n, method in EXAMPLES.items() if method.blind])
