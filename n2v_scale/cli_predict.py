@@ -40,6 +40,12 @@ def geometry(command: Command) -> Command:
             help="NaN and infinity: stop, or take the mean instead. [default: error]",
         ),
         click.option(
+            "--plain",
+            is_flag=True,
+            default=None,
+            help="After n2s: one forward pass, which sees every voxel, instead of one a subset.",
+        ),
+        click.option(
             "--tta",
             is_flag=True,
             default=None,

@@ -231,6 +231,8 @@ class PredictSettings(OutputSettings, CameraSettings):
     deviation, measured on one tile; on a CPU float32."""
     seed: Seed = 0
     """Of the sample that normalises a volume the model has not seen."""
+    plain: bool = False
+    """Whether a method of several passes, n2s, is applied in one, which sees every voxel."""
     tta: bool = False
     """Whether the mean over the mirror images of every tile is taken: eight times the work."""
     posterior: bool | None = None

@@ -76,6 +76,8 @@ class OpenOptions:
     noise: tuple[NoiseModel, ...] | None = None
     """By channel, in the volume's units: puts each voxel's own value back into a blind prediction;
     None leaves the prediction as it is."""
+    plain: bool = False
+    """Whether a method of several passes is applied in one that sees every voxel."""
     tta: bool = False
     """Whether the mean over the tile's mirror images is taken (test-time augmentation)."""
 

@@ -87,7 +87,11 @@ class Model:
     @property
     def blind(self) -> bool:
         """Whether it predicts a voxel without having seen it."""
-        return self.card.blind
+        return self.card.blind and not self.options.plain
+
+    @property
+    def _passes(self) -> int:
+        return 1 if self.options.plain else self.card.passes
 
     @property
     def _margin(self) -> Halo:
@@ -124,7 +128,7 @@ class Model:
         )
         # Beside it the tile as it was read and while it is normalised, and the estimate in units.
         beside = 2 * tile + (2 if self.options.noise is None else POSTERIOR_COPIES) * prod(aligned)
-        beside += (HIDING_COPIES if self.card.passes > 1 else 0) * tile
+        beside += (HIDING_COPIES if self._passes > 1 else 0) * tile
         beside += (tile + 2 * prod(aligned)) if self.options.tta else 0
         return int(MARGIN * (forward + FLOAT32 * beside))
 
@@ -135,7 +139,7 @@ class Model:
         z, y, x = ((min(low, a), min(high, b)) for (low, high), (a, b) in given)
         wide = Box.whole(core).expand((z, y, x)).shape
         z, y, x = ((max(0, low - a), max(0, high - b)) for (low, high), (a, b) in given)
-        passes = self.card.passes * (len(MIRRORS) if self.options.tta else 1)
+        passes = self._passes * (len(MIRRORS) if self.options.tta else 1)
         return passes * forward_products(config, wide, (z, y, x))
 
     def normalisation_for(self, volume: Volume) -> Normalisation | None:
@@ -205,7 +209,8 @@ class Model:
         """How the network is applied."""
         from n2v_scale.methods import method_from_dict
 
-        return method_from_dict(self.card.method, self.card.method_config)
+        plain = {"plain": True} if self.options.plain and self.card.passes > 1 else {}
+        return method_from_dict(self.card.method, self.card.method_config | plain)
 
     def denoise(self, tile: FloatArray, region: Region) -> Estimate:
         """The estimate of ``region.core``; see :class:`n2v_scale.denoiser.Denoiser`.

@@ -82,6 +82,8 @@ class Plan:
     on_nan: str
     noise: tuple[NoiseModel, ...] | None = None
     """By channel: what the posterior uses; None where there is none."""
+    plain: bool = False
+    """Whether a method of several passes is applied in one."""
     tta: bool = False
     """Whether the mean over mirror images is taken."""
     precision: str = "float32"
@@ -104,7 +106,13 @@ class Plan:
     def open_options(self) -> OpenOptions:
         """How a worker opens the denoiser."""
         return OpenOptions(
-            self.normalisation, self.device, self.threads, self.precision, self.noise, self.tta
+            normalisation=self.normalisation,
+            device=self.device,
+            threads=self.threads,
+            precision=self.precision,
+            noise=self.noise,
+            plain=self.plain,
+            tta=self.tta,
         )
 
     @property
@@ -177,7 +185,7 @@ class Plan:
             "on_nan": self.on_nan,
             "nodata": _number(self.nodata),
             "foreground": self._foreground(),
-            **({"tta": True} if self.tta else {}),
+            **{name: True for name in ("plain", "tta") if getattr(self, name)},
             **({} if self.noise is None else {"noise": [asdict(n) for n in self.noise]}),
         }
 
@@ -279,6 +287,7 @@ def make_plan(
         levels=pyramid_levels(output, volume.voxel_size),
         normalisation=normalisation,
         noise=noise,
+        plain=settings.plain,
         tta=settings.tta,
         device=device,
         threads=threads,

@@ -52,19 +52,24 @@ def make_prediction_plan(
     check_place(normalise(output), volume)
     if resume:
         settings = begun_with(settings, Ledger(normalise(output), "").record())
-    denoiser = open_denoiser(address)
+    denoiser = open_denoiser(address, OpenOptions(plain=settings.plain))
     denoiser.check_fits(volume)
     device = _device(settings.device)
     budget = budget_for(settings, device)
     normalisation = _normalisation(denoiser, volume, settings.seed)
     noise = noise_for(denoiser, volume, settings)
     precision = _precision(address, settings, device, normalisation, volume)
+    options = OpenOptions(
+        normalisation=normalisation,
+        device=device,
+        precision=precision.precision,
+        noise=noise,
+        plain=settings.plain,
+        tta=settings.tta,
+    )
     plan = make_plan(
         volume,
-        open_denoiser(
-            address,
-            OpenOptions(normalisation, device, None, precision.precision, noise, settings.tta),
-        ),
+        open_denoiser(address, options),
         address,
         normalise(output),
         settings,

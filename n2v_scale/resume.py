@@ -68,6 +68,7 @@ def resume_plan(stored: dict[str, Any], fresh: Plan, settings: PredictSettings) 
         levels=pyramid_levels(output, fresh.volume.voxel_size),
         normalisation=Normalisation.from_dict(normalisation) if normalisation else None,
         noise=_stored_noise(stored),
+        plain=bool(stored.get("plain", False)),
         tta=bool(stored.get("tta", False)),
         device=stored["device"],
         threads=stored["threads"],
@@ -99,6 +100,7 @@ def recorded_plan(record: dict[str, Any], store: str, storage: StorageOptions) -
         levels=pyramid_levels(output, volume.voxel_size),
         normalisation=Normalisation.from_dict(normalisation) if normalisation else None,
         noise=_stored_noise(stored),
+        plain=bool(stored.get("plain", False)),
         tta=bool(stored.get("tta", False)),
         device=stored["device"],
         threads=stored["threads"],
@@ -154,7 +156,8 @@ def _differences(
     if settings.precision != "auto":
         found += differ("--precision", stored["precision"], now["precision"])
     found += differ("the posterior", *("noise" in plan for plan in (stored, now)))
-    found += differ("--tta", *(plan.get("tta", False) for plan in (stored, now)))
+    for key in ("plain", "tta"):
+        found += differ(f"--{key}", *(plan.get(key, False) for plan in (stored, now)))
     if settings.camera is not None:
         found += differ("the camera", stored.get("noise"), now.get("noise"))
     found += differ("--nodata", stored["nodata"], now["nodata"])

@@ -31,14 +31,20 @@ class Noise2Self:
     noise: NoiseModel | None = None
     """Of normalised voxels; errors count by its inverse where the neighbours' mean says."""
     name: str = "n2s"
-    blind: ClassVar[bool] = True
+    plain: bool = False
+    """Whether it is applied in one forward pass, which sees every voxel and is not blind."""
     closed_form: ClassVar[bool] = False
     reach: ClassVar[Shape] = (1, 1, 1)
 
     @property
+    def blind(self) -> bool:
+        """J-invariant, unless it is applied plainly."""
+        return not self.plain
+
+    @property
     def passes(self) -> int:
         """One a subset."""
-        return prod(self.partition)
+        return 1 if self.plain else prod(self.partition)
 
     def prepare(self, batch: Tensor, streams: Streams) -> Example:
         """Hide one subset of each patch; see :class:`n2v_scale.methods.base.Method`."""
@@ -69,6 +75,8 @@ class Noise2Self:
         origin: Shape = (0, 0, 0),
     ) -> TensorEstimate:
         """Subset after subset, each hidden from its own prediction; phased by the volume."""
+        if self.plain:
+            return TensorEstimate(network(tile, crop, inside))
         there = torch.ones_like(tile) if inside is None else torch.zeros_like(tile)
         if inside is not None:
             there[(..., *inside.slices)] = 1

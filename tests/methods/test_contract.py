@@ -224,6 +224,21 @@ def test_a_method_that_sees_its_voxel_has_no_posterior(models, volume, client, t
     assert open_denoiser(str(models("n2v"))).blind is False
 
 
+def test_a_plain_pass_sees_every_voxel_and_has_no_posterior(models, volume, client, tmp_path):
+    plain = Model(models("n2s"), OpenOptions(plain=True))
+    assert not plain.blind
+    assert plain.method.passes == 1
+    core = ((16, 16, 16), ((8, 8),) * 3)
+    assert plain.work(*core) < 0.2 * load_model(models("n2s")).work(*core)
+    with pytest.raises(ConfigError, match="without having seen it"):
+        predict(
+            volume, models("n2s"), tmp_path / "o.zarr", client=client, plain=True, posterior=True
+        )
+    out = tmp_path / "p.zarr"
+    predict(volume, models("n2s"), out, client=client, plain=True, pyramid=False)
+    assert open_volume(out).read(0, 0, Box.whole(SHAPE)).std() > 0
+
+
 def test_the_posterior_of_the_filter_beats_the_filter(models, volume, client, tmp_path):
     z, y, x = np.ogrid[:16, :40, :48]
     truth = 90 + 60 * (1 + np.sin(z / 3) * np.sin(y / 4) * np.cos(x / 5))
