@@ -4,12 +4,12 @@
     python benchmarks/quality.py --out cells --rows linear,ssdn --columns atlas-40 --clean …
 
 A cell is a training of its own, a prediction, and the PSNR against the truth; it is written to a
-file as soon as it is known, and a run goes on with the cells that are missing. Columns: ``simulated``
-(a light-sheet volume as the demo's) and, with ``--clean``, the crop [60:156, 0:192, 8:264] of the
-clean volume at 40, 160 and 400 electrons with Poisson noise and read noise of 2.5 electrons; the
-PSNR's range is the number of electrons. Rows are methods; ``+p`` is the prediction with the posterior,
-which is the default where there is one. ``noisy`` and ``gaussian``, the best one found by looking at
-the truth, are there to compare with.
+file as soon as it is known, and a run goes on with the cells that are missing. Columns:
+``simulated`` (a light-sheet volume as the demo's) and, with ``--clean``, the crop [60:156, 0:192,
+8:264] of the clean volume at 40, 160 and 400 electrons with Poisson noise and read noise of 2.5
+electrons; the PSNR's range is the number of electrons. Rows are methods; ``+p`` is the prediction
+with the posterior, which is the default where there is one. ``noisy`` and ``gaussian``, the best
+one found by looking at the truth, are there to compare with.
 """
 
 from __future__ import annotations
