@@ -25,6 +25,8 @@ from n2v_scale.noise import REACH, NoiseModel
 
 SIGMA = 2.0
 """Of the neighbourhood, in voxels along each axis."""
+LEAST_PRIOR = 0.01
+"""Of the noise's variance: a mean of neighbours has some of their noise, whatever residuals say."""
 LEAST_NOISE = 1e-12
 """Of a normalised variance: a voxel without noise is left as it is, and nothing divides by zero."""
 
@@ -52,6 +54,7 @@ def with_own_value(
         prior = blind.std.square()
     else:
         prior = residual_variance(noisy, blind.mean, noise_variance, there)
+    prior = torch.maximum(prior, LEAST_PRIOR * noise_variance)
     weight = prior / (prior + noise_variance)
     return TensorEstimate(torch.lerp(blind.mean, noisy, weight), (weight * noise_variance).sqrt())
 

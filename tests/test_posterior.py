@@ -20,7 +20,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
-@given(y=st.floats(-5, 5), m=st.floats(-5, 5), s=st.floats(0.01, 5), read=st.floats(0.01, 5))
+@given(y=st.floats(-5, 5), m=st.floats(-5, 5), s=st.floats(0.51, 5), read=st.floats(0.01, 5))
 def test_the_mean_and_the_spread_are_those_of_bayes(y, m, s, read):
     """Against the product of the two densities, on a grid."""
     found = with_own_value(
@@ -90,3 +90,11 @@ def test_between_the_prediction_and_the_voxel_and_nearer_to_what_is_sure():
     found = with_own_value(noisy, TensorEstimate(smooth), NoiseModel(0.0, 0.0, 0.5))
     low, high = torch.minimum(noisy, smooth), torch.maximum(noisy, smooth)
     assert ((found.mean >= low - 1e-9) & (found.mean <= high + 1e-9)).all()
+
+
+def test_where_residuals_show_nothing_the_spread_is_that_of_a_mean_of_many():
+    """Residuals that happen to be small do not make a prediction certain."""
+    predicted = torch.zeros(1, 1, 12, 12, 12).double()
+    found = with_own_value(predicted + 0.01, TensorEstimate(predicted), NoiseModel(0.0, 0.0, 1.0))
+    assert found.std.min().item() == pytest.approx(0.1, rel=0.01)
+    assert found.mean.max().item() < 2e-4
