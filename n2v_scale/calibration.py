@@ -135,7 +135,7 @@ def calibrate(
     constants = Normalisation(offset, scale)
     task = delayed(_losses_at, pure=False)
     results: tuple[list[Losses], ...] = compute(
-        *([task(volume, look.place, filters, constants) for look in some] for some in chosen)
+        *([task(volume, look.place, filters, constants, seed) for look in some] for some in chosen)
     )
     curves = tuple(
         _curve(c, scale[c], filters, reduce(add, found), volume) for c, found in enumerate(results)
@@ -194,13 +194,18 @@ def _noise(looks: Sequence[Look], chosen: Sequence[Look], address: str, channel:
 
 
 def _losses_at(
-    volume: Volume, place: SampledBox, filters: Sequence[Filter], constants: Normalisation
+    volume: Volume,
+    place: SampledBox,
+    filters: Sequence[Filter],
+    constants: Normalisation,
+    seed: int,
 ) -> Losses:
     """A Dask task: the losses in the middle of a sampled box."""
     values = volume.read(place.t, place.c, _middle(place.box, filters[0].flat)).astype(np.float32)
     values -= constants.offset[place.c]
     values /= constants.scale[place.c]
-    return measure_losses(values, filters, filters[0].ratio)
+    rng = np.random.default_rng((seed, place.t, place.c, *place.box.start))
+    return measure_losses(values, filters, rng)
 
 
 def _middle(box: Box, flat: bool) -> Box:

@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from n2v_scale.errors import ConfigError
-from n2v_scale.geometry import Shape, as_shape
+from n2v_scale.geometry import Shape
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Ratio = tuple[float, float, float]
 
 FLOAT32 = 4
+COARSE = 0.5
+"""Planes that lie so far apart, with voxels twice as long as wide, are filtered by themselves."""
 
 
 def axis_ratio(shape: Shape, voxel_size: tuple[float, float, float]) -> Ratio:
@@ -57,6 +59,8 @@ class Filter(ABC):
     """Of the array in float32, that are held at the peak: an upper bound, measured."""
     cost: ClassVar[float]
     """Time a voxel, over that of the Gaussian filter: about."""
+    isotropic: ClassVar[bool] = False
+    """Whether it cannot follow the voxels' proportions: then see :attr:`by_plane`."""
 
     def __post_init__(self) -> None:
         if not (isfinite(self.value) and self.value > 0):
@@ -69,22 +73,39 @@ class Filter(ABC):
 
     @abstractmethod
     def apply(self, image: FloatArray) -> FloatArray:
-        """The filtered ``image``, (z, y, x), or (y, x) of a volume without depth."""
+        """The filtered ``image``, (z, y, x), or one plane of it (y, x); see :attr:`by_plane`."""
 
     def __call__(self, values: FloatArray) -> FloatArray:
         """The filtered ``values`` (z, y, x), in their own type."""
-        image = values[0] if self.flat else values
-        return self.apply(image).astype(values.dtype, copy=False).reshape(values.shape)
+        if self.by_plane:
+            found = np.stack([self.apply(plane) for plane in values])
+        else:
+            found = self.apply(values)
+        return found.astype(values.dtype, copy=False)
 
     @property
     def flat(self) -> bool:
         """Whether the volume has no depth."""
         return self.ratio[0] == 0
 
+    @property
+    def by_plane(self) -> bool:
+        """Whether planes are filtered one by one: without depth, and where a filter that takes all
+        axes alike would take planes far apart for neighbours.
+        """
+        return self.ratio[0] <= (COARSE if self.isotropic else 0)
+
     def along(self, voxels: int) -> Shape:
-        """So many voxels along each axis that the volume extends along."""
-        return as_shape([voxels if r else 0 for r in self.ratio])
+        """So many voxels along each axis that is filtered along."""
+        z, y, x = (voxels if r else 0 for r in self.ratio)
+        return 0 if self.by_plane else z, y, x
 
     def memory_bytes(self, shape: Shape) -> int:
         """An upper bound of what a call on values of this shape, in float32, allocates."""
+        if self.by_plane:  # one at a time, then all of them joined
+            return self.image_bytes(shape[1:]) + 3 * FLOAT32 * prod(shape)
+        return self.image_bytes(shape)
+
+    def image_bytes(self, shape: tuple[int, ...]) -> int:
+        """The same of :meth:`apply`."""
         return int(self.copies * FLOAT32 * prod(shape))

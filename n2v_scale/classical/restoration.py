@@ -6,7 +6,6 @@ scikit-image is imported with the first call: planning and scheduling do without
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,9 +14,9 @@ from n2v_scale.geometry import Shape
 
 ITERATIONS = 32
 """Of the total variation: always so many, as each looks one voxel further."""
-PATCH = 3
-"""Voxels along an axis that are compared as one."""
-DISTANCE = 3
+PATCH = {2: 5, 3: 3}
+"""Voxels along an axis that are compared as one, in a plane and in a volume."""
+DISTANCE = {2: 6, 3: 3}
 """How far away along an axis they are compared."""
 
 
@@ -26,9 +25,10 @@ class TotalVariation(Filter):
     """What is left when the sum of the gradients' lengths is made small (Chambolle 2004)."""
 
     parameter = "weight, in units of the noise"
-    candidates = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.4, 2.0, 3.0)
+    candidates = (0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.25, 1.6, 2.2, 3.0)
     copies = 18.0
     cost = 10.0
+    isotropic = True
 
     @property
     def reach(self) -> Shape:
@@ -53,25 +53,28 @@ class NonLocalMeans(Filter):
     """
 
     parameter = "h, in units of the noise"
-    candidates = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.7)
+    candidates = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.7)
     copies = 24.0
     cost = 150.0
+    isotropic = True
 
     @property
     def reach(self) -> Shape:
         """The patch around the furthest voxel that is compared."""
-        return self.along(DISTANCE + PATCH // 2 + 1)
+        axes = 2 if self.by_plane else 3
+        return self.along(DISTANCE[axes] + PATCH[axes] // 2 + 1)
 
     def apply(self, image: FloatArray) -> FloatArray:
         """See :class:`Filter`. The noise is 1 in these units, and known: nothing is estimated."""
         from skimage.restoration import denoise_nl_means
 
-        options: dict[str, Any] = {"patch_size": PATCH, "patch_distance": DISTANCE, "sigma": 1.0}
         found: FloatArray = denoise_nl_means(
             image.astype(np.float64),
+            patch_size=PATCH[image.ndim],
+            patch_distance=DISTANCE[image.ndim],
             h=self.value,
+            sigma=1.0,
             fast_mode=True,
             preserve_range=True,
-            **options,
         )
         return found

@@ -14,12 +14,12 @@ import numpy as np
 
 from n2v_scale.classical.base import Filter, FloatArray
 from n2v_scale.errors import ConfigError
-from n2v_scale.geometry import Shape, as_shape, round_up
+from n2v_scale.geometry import Shape, round_up
 
 WAVELET = "db2"
 TAPS = 4
 """Of its filters."""
-LEVELS = 3
+LEVELS = 2
 REACH = (TAPS - 1) * (2**LEVELS - 1)
 """Of the filters of all levels, each twice as long as the one before."""
 
@@ -33,18 +33,19 @@ class Wavelet(Filter):
     """
 
     parameter = "threshold, in units of the noise"
-    candidates = (0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+    candidates = (0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
     copies = 40.0
     cost = 40.0
+    isotropic = True
 
     @property
     def reach(self) -> Shape:
         """See :data:`REACH`."""
         return self.along(REACH)
 
-    def memory_bytes(self, shape: Shape) -> int:
+    def image_bytes(self, shape: tuple[int, ...]) -> int:
         """With what the array is continued by."""
-        return super().memory_bytes(as_shape([sum(_pad(n)) + n if n > 1 else 1 for n in shape]))
+        return super().image_bytes(tuple(sum(_pad(n)) + n for n in shape))
 
     def apply(self, image: FloatArray) -> FloatArray:
         """See :class:`Filter`."""
