@@ -38,7 +38,6 @@ def geometry(command: Command) -> Command:
             help="Put each voxel's own value back. Default: after a blind method, if noise shows.",
         ),
         camera,
-        division,
         click.option(
             "--precision",
             type=click.Choice(["auto", "float32", "float16", "bfloat16"]),

@@ -22,8 +22,8 @@ from n2v_scale.geometry import Box, Halo, Shape
 from n2v_scale.io.volume import Volume
 from n2v_scale.noise import NoiseModel
 
-PROCESS_BYTES = 420 * 2**20
-"""Of a worker with Dask, zarr, SciPy, scikit-image and PyWavelets."""
+PROCESS_BYTES = 300 * 2**20
+"""Of a worker with Dask, zarr, SciPy, scikit-image and PyWavelets, but without torch."""
 
 
 class CalibratedFilter:

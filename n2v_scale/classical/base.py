@@ -77,11 +77,9 @@ class Filter(ABC):
 
     def __call__(self, values: FloatArray) -> FloatArray:
         """The filtered ``values`` (z, y, x), in their own type."""
-        if self.by_plane:
-            found = np.stack([self.apply(plane) for plane in values])
-        else:
-            found = self.apply(values)
-        return found.astype(values.dtype, copy=False)
+        if not self.by_plane:
+            return self.apply(values).astype(values.dtype, copy=False)
+        return np.stack([self.apply(p).astype(values.dtype, copy=False) for p in values])
 
     @property
     def flat(self) -> bool:

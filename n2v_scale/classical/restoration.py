@@ -26,7 +26,7 @@ class TotalVariation(Filter):
 
     parameter = "weight, in units of the noise"
     candidates = (0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.25, 1.6, 2.2, 3.0)
-    copies = 18.0
+    copies = 15.0
     cost = 10.0
     isotropic = True
 
@@ -54,15 +54,18 @@ class NonLocalMeans(Filter):
 
     parameter = "h, in units of the noise"
     candidates = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.7)
-    copies = 24.0
+    copies = 13.0
     cost = 150.0
     isotropic = True
 
     @property
     def reach(self) -> Shape:
-        """The patch around the furthest voxel that is compared."""
-        axes = 2 if self.by_plane else 3
-        return self.along(DISTANCE[axes] + PATCH[axes] // 2 + 1)
+        """See :func:`_far`."""
+        return self.along(_far(2 if self.by_plane else 3))
+
+    def image_bytes(self, shape: tuple[int, ...]) -> int:
+        """With the margin that it is continued by."""
+        return super().image_bytes(tuple(n + 2 * _far(len(shape)) for n in shape))
 
     def apply(self, image: FloatArray) -> FloatArray:
         """See :class:`Filter`. The noise is 1 in these units, and known: nothing is estimated."""
@@ -77,4 +80,9 @@ class NonLocalMeans(Filter):
             fast_mode=True,
             preserve_range=True,
         )
-        return found
+        return found.reshape(image.shape)  # axes of one voxel were left out
+
+
+def _far(dimensions: int) -> int:
+    """The patch around the furthest voxel that is compared, and one for the sums."""
+    return DISTANCE[dimensions] + PATCH[dimensions] // 2 + 1

@@ -34,7 +34,7 @@ class Wavelet(Filter):
 
     parameter = "threshold, in units of the noise"
     candidates = (0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
-    copies = 40.0
+    copies = 26.0
     cost = 40.0
     isotropic = True
 
