@@ -36,6 +36,8 @@ def draw_calibration(path: Path, calibration: Calibration) -> None:
         ax.plot(curve.values, [r / unit for r in curve.residual], "s--", label="nothing hidden")
         ax.plot([curve.best], [min(donut)], "*", markersize=14, label=f"least: {curve.best:g}")
         ax.set_xscale("log")
+        ax.set_xticks(curve.values[::2], [f"{value:g}" for value in curve.values[::2]])
+        ax.minorticks_off()
         ax.set_xlabel(calibration.parameter)
         ax.set_ylabel("mean square difference / noise variance")
         ax.set_title(f"{calibration.filter}, channel {curve.channel}")
