@@ -17,6 +17,7 @@ from n2v_scale.errors import N2VScaleError
 
 if TYPE_CHECKING:
     from n2v_scale.api import (
+        baseline,
         denoise,
         evaluate,
         forecast,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "N2VScaleError",
     "__version__",
+    "baseline",
     "denoise",
     "evaluate",
     "forecast",

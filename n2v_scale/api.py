@@ -9,6 +9,7 @@ from typing import Any
 
 from distributed import Client
 
+from n2v_scale.baselines import filter_settings, prepare_filter
 from n2v_scale.config import OutputSettings, PredictSettings, TrainSettings, read_settings
 from n2v_scale.costs import Forecast, forecast_plan
 from n2v_scale.errors import InputError
@@ -23,7 +24,7 @@ from n2v_scale.lazy import denoise
 from n2v_scale.model import Model, load_model
 from n2v_scale.plan import Plan
 from n2v_scale.prediction import budget_for, make_copy_plan, make_prediction_plan
-from n2v_scale.progress import Progress
+from n2v_scale.progress import NoProgress, Progress
 from n2v_scale.verification import Verification, pyramid_of, repair_output, verify_output
 
 Address = str | PathLike[str]
@@ -199,6 +200,82 @@ def predict(
         )
 
 
+def baseline(
+    volume: VolumeLike,
+    output: Address,
+    *,
+    filter: str = "gaussian",  # noqa: A002 (the command's option has this name)
+    calibrated: Address | None = None,
+    values: Sequence[float] | None = None,
+    plot: Address | None = None,
+    config: Address | None = None,
+    overwrite: bool = False,
+    only: slice | list[int] | None = None,
+    pyramid: bool = True,
+    events: Address | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    client: Client | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Summary:
+    """Denoise a volume with a classical filter whose parameter is found on the volume itself.
+
+    What a trained model is to be compared with. The parameter is the one with the least error at
+    voxels that the filter does not see (Batson & Royer 2019), so no clean reference is needed. The
+    result equals filtering the whole volume at once, and the same call, run again, finds the same
+    filter and goes on with what is missing.
+
+    Parameters
+    ----------
+    filter
+        ``gaussian``, ``median``, ``nlm`` (non-local means), ``tv`` (total variation) or
+        ``wavelet``.
+    calibrated
+        Folder of the calibrated filter, which :func:`predict` takes as a model; its
+        ``calibration.json`` holds the losses. Default: ``<output>.filter``.
+    values
+        Of the parameter, to be tried instead of the filter's own candidates.
+    plot
+        A picture to draw of the losses; needs matplotlib.
+    settings
+        As in :func:`predict`, without those that only a network has; the other parameters too.
+
+    Raises
+    ------
+    IncompleteError
+        When some blocks failed; they are named, and the others are written.
+    InputError, ModelError, ConfigError, OutputError, PlanError
+        Each says what was seen and what to do.
+    """
+    chosen = filter_settings(read_settings(PredictSettings, config, **settings))
+    opened = _volume(volume, StorageOptions.of(storage_options))
+    folder = prepare_filter(
+        opened,
+        normalise(output),
+        filter,
+        None if calibrated is None else normalise(calibrated),
+        settings=chosen,
+        values=None if values is None else list(values),
+        plot=None if plot is None else normalise(plot),
+        overwrite=overwrite,
+        client=client,
+        progress=progress or NoProgress(),
+    )
+    return predict(
+        opened,
+        folder,
+        output,
+        overwrite=overwrite,
+        only=only,
+        pyramid=pyramid,
+        events=events,
+        storage_options=storage_options,
+        client=client,
+        progress=progress,
+        **chosen.model_dump(exclude_unset=True),
+    )
+
+
 def import_volume(
     source: VolumeLike,
     output: Address,
@@ -304,6 +381,7 @@ __all__ = [
     "Summary",
     "Verification",
     "Volume",
+    "baseline",
     "denoise",
     "evaluate",
     "forecast",

@@ -10,17 +10,16 @@ import click
 
 from n2v_scale.errors import IncompleteError
 from n2v_scale.options import (
-    ByteSize,
     Indices,
-    IntTriple,
     camera,
+    division,
     given,
     overwriting,
     remote,
     selection,
     storage,
 )
-from n2v_scale.shell import say_written, show_progress, volume_of
+from n2v_scale.shell import say_summary, show_progress, volume_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -28,16 +27,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def geometry(command: Command) -> Command:
     """What decides a plan, beside the storage: fields of PredictSettings."""
     for option in (
-        click.option("--config", type=click.Path(), help="TOML file with these options."),
         click.option(
             "--threads",
             type=click.IntRange(1),
             help="Of the network, in each worker. Default: the cores, shared out.",
-        ),
-        click.option(
-            "--on-nan",
-            type=click.Choice(["error", "fill"]),
-            help="NaN and infinity: stop, or take the mean instead. [default: error]",
         ),
         click.option(
             "--plain",
@@ -58,17 +51,6 @@ def geometry(command: Command) -> Command:
         ),
         camera,
         click.option(
-            "--nodata",
-            type=float,
-            metavar="VALUE",
-            help="Means that there is no data: chunks of nothing else stay as they are.",
-        ),
-        click.option(
-            "--mask",
-            metavar="ADDRESS",
-            help="Foreground, at this or any coarser resolution; the rest stays as it is.",
-        ),
-        click.option(
             "--precision",
             type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
             help="Of the network's arithmetic. [default: auto]",
@@ -78,16 +60,7 @@ def geometry(command: Command) -> Command:
             type=click.Choice(["auto", "cpu", "cuda", "mps"]),
             help="Where to compute. [default: auto]",
         ),
-        click.option(
-            "--workers", type=click.IntRange(1), help="Processes. Default: from the cores."
-        ),
-        click.option(
-            "--memory",
-            type=ByteSize(),
-            help="That one worker may take, such as 16GB. Default: the machine's, shared out.",
-        ),
-        click.option("--tile", type=IntTriple(), help="Voxels that the network gives at once."),
-        click.option("--block", type=IntTriple(), help="Voxels that are written as one task."),
+        division,
     ):
         command = option(command)
     return command
@@ -158,7 +131,7 @@ def predict(volume: str, model: str, output: str, as_json: bool, **options: Any)
 
     opened = volume_of(volume, options)
     summary = predict_volume(opened, model, output, progress=show_progress(), **given(**options))
-    _say(summary, as_json=as_json)
+    say_summary(summary, as_json=as_json)
 
 
 @click.command()
@@ -181,7 +154,7 @@ def verify(output: str, mend: bool, as_json: bool, storage_options: dict[str, st
 
     if mend:
         summary = repair(output, storage_options=storage_options, progress=show_progress())
-        _say(summary, as_json=as_json)
+        say_summary(summary, as_json=as_json)
         return
     found = verify_written(output, storage_options=storage_options, progress=show_progress())
     click.echo(json.dumps(found.to_dict()) if as_json else found.text())
@@ -204,11 +177,4 @@ def pyramid(output: str, as_json: bool, storage_options: dict[str, str]) -> None
     from n2v_scale.api import make_pyramid
 
     summary = make_pyramid(output, storage_options=storage_options, progress=show_progress())
-    _say(summary, as_json=as_json)
-
-
-def _say(summary: Any, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(summary.to_dict()))
-    else:
-        say_written(summary)
+    say_summary(summary, as_json=as_json)

@@ -200,7 +200,10 @@ class Identity:
 
 # Kinds of denoisers and where they live; a folder names its kind in model.json. The table is
 # fixed: a folder from a stranger cannot name code of its own.
-KINDS = {"network": ("n2v_scale.model", "Model")}
+KINDS = {
+    "network": ("n2v_scale.model", "Model"),
+    "filter": ("n2v_scale.filtering", "CalibratedFilter"),
+}
 
 
 def open_denoiser(address: str, options: OpenOptions | None = None) -> Denoiser:
@@ -215,10 +218,9 @@ def open_denoiser(address: str, options: OpenOptions | None = None) -> Denoiser:
     """
     if address == IDENTITY:
         return Identity()
-    from n2v_scale.model_card import read_card
+    from n2v_scale.model_card import read_kind
 
-    card = read_card(Path(address))
-    kind = card.kind
+    kind = read_kind(Path(address))
     if kind not in KINDS:
         raise ModelError(
             f"{address} holds a denoiser of kind {kind!r}, and this version knows "

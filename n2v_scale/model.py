@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import prod
@@ -27,6 +26,7 @@ from n2v_scale.denoiser import (
     tile_boxes,
 )
 from n2v_scale.errors import ModelError, OutputError
+from n2v_scale.folders import fresh_folder
 from n2v_scale.forward_memory import FLOAT32, forward_bytes
 from n2v_scale.forward_work import forward_products
 from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, align_halo, padded_shape
@@ -306,10 +306,7 @@ def save_model(
         if not overwrite:
             raise OutputError(f"{folder} exists: choose another name or pass --overwrite")
         check_is_model(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        fresh = Path(scratch) / "new"
-        fresh.mkdir()
+    with fresh_folder(folder) as fresh:
         tensors = {name: w.detach().cpu().contiguous() for name, w in weights.items()}
         save_file(tensors, fresh / WEIGHTS_NAME)
         digest = sha256(fresh / WEIGHTS_NAME)
@@ -317,15 +314,6 @@ def save_model(
         (fresh / CARD_NAME).write_text(text)
         for path in extra:
             shutil.copyfile(path, fresh / path.name)
-        old = Path(scratch) / "old"  # deleted with the scratch folder
-        if folder.exists():
-            folder.replace(old)
-        try:
-            fresh.replace(folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.replace(folder)
-            raise
 
 
 def check_is_model(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,6 +15,10 @@ CARD_NAME = "model.json"
 WEIGHTS_NAME = "weights.safetensors"
 METRICS_NAME = "metrics.csv"
 FORMAT = 1
+NETWORK = "network"
+"""The kind of a trained model."""
+
+Card = TypeVar("Card", bound=BaseModel)
 
 
 class TrainedOn(BaseModel):
@@ -41,7 +45,7 @@ class ModelCard(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     format: int = FORMAT
-    kind: str = "network"
+    kind: str = NETWORK
     package_version: str
     method: str
     method_config: dict[str, Any]
@@ -75,8 +79,25 @@ def read_card(folder: Path) -> ModelCard:
     Raises
     ------
     ModelError
-        When there is no model, it is of a newer format, or its card is broken.
+        When there is no trained model, it is of a newer format, or its card is broken.
     """
+    data = read_document(folder)
+    kind = data.get("kind", NETWORK)
+    if kind != NETWORK:
+        raise ModelError(
+            f"{folder} holds a denoiser of kind {kind!r}, and a trained network is needed here: "
+            "`n2v-scale train` makes one"
+        )
+    return validated(ModelCard, data, folder)
+
+
+def read_kind(folder: Path) -> str:
+    """What kind of denoiser ``folder`` holds; raises as :func:`read_card` does."""
+    return str(read_document(folder).get("kind", NETWORK))
+
+
+def read_document(folder: Path) -> dict[str, Any]:
+    """The card at ``folder``, of whatever kind, as JSON."""
     path = folder / CARD_NAME
     if not path.is_file():
         what = "is not a folder" if not folder.is_dir() else f"holds no {CARD_NAME}"
@@ -85,12 +106,22 @@ def read_card(folder: Path) -> ModelCard:
         )
     try:
         data = json.loads(path.read_text())
-        found = data.get("format") if isinstance(data, dict) else None
-        if isinstance(found, int) and found > FORMAT:
-            raise ModelError(
-                f"{folder} is a model of format {found} and this version reads up to {FORMAT}: "
-                "use a newer n2v-scale"
-            )
-        return ModelCard.model_validate(data)
-    except (ValueError, ValidationError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise ModelError(f"{path} is not a valid model card: {error}") from None
+    if not isinstance(data, dict):
+        raise ModelError(f"{path} is not a valid model card: it holds a {type(data).__name__}")
+    found = data.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        raise ModelError(
+            f"{folder} is a model of format {found} and this version reads up to {FORMAT}: "
+            "use a newer n2v-scale"
+        )
+    return data
+
+
+def validated(card: type[Card], data: dict[str, Any], folder: Path) -> Card:
+    """``data`` as a card of that class."""
+    try:
+        return card.model_validate(data)
+    except ValidationError as error:
+        raise ModelError(f"{folder / CARD_NAME} is not a valid model card: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, TypeVar
 
 import click
@@ -90,6 +91,24 @@ class ChannelIndices(Indices):
         if isinstance(found, slice):
             self.fail(f"{value!r}: list the channels, such as 0,2", param, ctx)
         return found
+
+
+class Values(click.ParamType):  # type: ignore[type-arg]
+    """``0.5,1,2``."""
+
+    name = "VALUES"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[float]:
+        """Numbers above 0."""
+        try:
+            numbers = [float(part) for part in str(value).split(",")]
+        except ValueError:
+            numbers = []
+        if not numbers or not all(0 < number < inf for number in numbers):
+            self.fail(f"{value!r} is not a list of numbers above 0, such as 0.5,1,2", param, ctx)
+        return numbers
 
 
 class ByteSize(click.ParamType):  # type: ignore[type-arg]
@@ -189,6 +208,41 @@ def camera(command: Command) -> Command:
             type=click.FloatRange(0),
             help="Of the camera: units an electron. Default: seen in a sample.",
         ),
+    ):
+        command = option(command)
+    return command
+
+
+def division(command: Command) -> Command:
+    """How the work is divided, and what of it is left out: fields of PredictSettings."""
+    for option in (
+        click.option("--config", type=click.Path(), help="TOML file with these options."),
+        click.option(
+            "--on-nan",
+            type=click.Choice(["error", "fill"]),
+            help="NaN and infinity: stop, or take the mean instead. [default: error]",
+        ),
+        click.option(
+            "--nodata",
+            type=float,
+            metavar="VALUE",
+            help="Means that there is no data: chunks of nothing else stay as they are.",
+        ),
+        click.option(
+            "--mask",
+            metavar="ADDRESS",
+            help="Foreground, at this or any coarser resolution; the rest stays as it is.",
+        ),
+        click.option(
+            "--workers", type=click.IntRange(1), help="Processes. Default: from the cores."
+        ),
+        click.option(
+            "--memory",
+            type=ByteSize(),
+            help="That one worker may take, such as 16GB. Default: the machine's, shared out.",
+        ),
+        click.option("--tile", type=IntTriple(), help="Voxels that are computed at once."),
+        click.option("--block", type=IntTriple(), help="Voxels that are written as one task."),
     ):
         command = option(command)
     return command

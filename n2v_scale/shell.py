@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -24,6 +25,14 @@ def volume_of(address: str, options: dict[str, Any], **more: Any) -> Any:
 
     selected: dict[str, Any] = {name: options.pop(name, None) for name in SELECTION}
     return open_volume(address, **selected, storage_options=options.get("storage_options"), **more)
+
+
+def say_summary(summary: Any, *, as_json: bool) -> None:
+    """What a run did, for people or as JSON."""
+    if as_json:
+        click.echo(json.dumps(summary.to_dict()))
+    else:
+        say_written(summary)
 
 
 def say_written(summary: Any) -> None:

@@ -122,7 +122,7 @@ def sample_noise(volume: Volume, *, seed: int = 0) -> tuple[NoiseModel | None, .
     task = delayed(_cells_at, pure=False)
     results: tuple[Cells | None, ...] = compute(*(task(volume, place) for place in places))
     return tuple(
-        _noise([r for r, p in zip(results, places, strict=True) if r is not None and p.c == c])
+        noise_of([r for r, p in zip(results, places, strict=True) if r is not None and p.c == c])
         for c in range(volume.shape[1])
     )
 
@@ -169,7 +169,7 @@ def _channel(samples: list[BoxSample], voxels: int) -> ChannelSurvey:
         found = np.percentile(values, PERCENTILES)
         percentiles = {p: float(v) for p, v in zip(PERCENTILES, found, strict=True)}
     cells = [s.cells for s in samples if s.cells is not None]
-    noise = _noise(cells)
+    noise = noise_of(cells)
     # What is read whole is known exactly.
     unseen = sqrt(max(0.0, 1 - (moments.voxels + moments.not_finite) / voxels))
     mean_error, std_error = _errors([s.moments for s in samples if s.moments.voxels], moments)
@@ -184,7 +184,8 @@ def _channel(samples: list[BoxSample], voxels: int) -> ChannelSurvey:
     )
 
 
-def _noise(cells: list[Cells]) -> NoiseModel | None:
+def noise_of(cells: Sequence[Cells]) -> NoiseModel | None:
+    """The noise that the cells of one channel's boxes show; None where they are too few."""
     if not cells:
         return None
     largest = max(c.freedom for c in cells)
