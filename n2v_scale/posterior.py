@@ -7,9 +7,11 @@ evidence. With a normal prior around the prediction and the camera's noise, Baye
     mean     = (prior * noisy + noise * predicted) / (prior + noise)
     variance = prior * noise / (prior + noise)
 
-``noise`` is the camera's variance where the signal is as predicted, ``prior`` the variance of what
-the prediction misses. A network that predicts the latter is believed. For others it is what the
-residuals in the neighbourhood show beyond the noise: their mean square less the noise's variance.
+``noise`` is the camera's variance where the signal is as predicted, ``prior`` the variance of
+what the prediction misses: what the residuals in the neighbourhood show beyond the noise, their
+mean square less the noise's variance. A network that predicts it itself says how it differs from
+voxel to voxel; how large it is in a neighbourhood is still what the residuals show. (Believing
+the network alone gave 29.9 dB on a mouse brain where residuals gave 31.3.)
 """
 
 from __future__ import annotations
@@ -50,13 +52,21 @@ def with_own_value(
         when None.
     """
     noise_variance = signal_noise(blind.mean, noise)
+    prior = residual_variance(noisy, blind.mean, noise_variance, there)
     if blind.std is not None:
-        prior = blind.std.square()
-    else:
-        prior = residual_variance(noisy, blind.mean, noise_variance, there)
-    prior = torch.maximum(prior, LEAST_PRIOR * noise_variance)
-    weight = prior / (prior + noise_variance)
-    return TensorEstimate(torch.lerp(blind.mean, noisy, weight), (weight * noise_variance).sqrt())
+        said = blind.std.square()
+        prior = prior * said / neighbours_mean(said, there).clamp_min(LEAST_NOISE)
+    return bayes(noisy, blind.mean, prior, noise_variance)
+
+
+def bayes(noisy: Tensor, predicted: Tensor, prior: Tensor, noise: Tensor) -> TensorEstimate:
+    """Mean and standard deviation of the product of two normal distributions.
+
+    ``prior`` is the variance around ``predicted``, ``noise`` that around ``noisy``.
+    """
+    prior = torch.maximum(prior, LEAST_PRIOR * noise)
+    weight = prior / (prior + noise)
+    return TensorEstimate(torch.lerp(predicted, noisy, weight), (weight * noise).sqrt())
 
 
 def signal_noise(mean: Tensor, noise: NoiseModel) -> Tensor:
@@ -72,10 +82,14 @@ def residual_variance(
 
     Its own is left out: a voxel with much noise would seem to be one that is hard to predict.
     """
-    there = torch.ones_like(mean) if there is None else there
-    excess = ((noisy - mean).square() - noise_variance) * there
-    total, weight = _around(excess), _around(there)
-    return (total / weight.clamp_min(LEAST_NOISE)).clamp_min(0)
+    excess = (noisy - mean).square() - noise_variance
+    return neighbours_mean(excess, there).clamp_min(0)
+
+
+def neighbours_mean(x: Tensor, there: Tensor | None = None) -> Tensor:
+    """The weighted mean of the voxels around each, without its own, of those that are ``there``."""
+    there = torch.ones_like(x) if there is None else there
+    return _around(x * there) / _around(there).clamp_min(LEAST_NOISE)
 
 
 def _around(x: Tensor) -> Tensor:

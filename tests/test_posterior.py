@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from n2v_scale.methods.base import TensorEstimate
 from n2v_scale.noise import NoiseModel
-from n2v_scale.posterior import residual_variance, signal_noise, with_own_value
+from n2v_scale.posterior import bayes, residual_variance, signal_noise, with_own_value
 
 CAMERA = NoiseModel(gain=0.5, offset=-1.0, read_noise=0.2)
 
@@ -23,11 +23,8 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 @given(y=st.floats(-5, 5), m=st.floats(-5, 5), s=st.floats(0.51, 5), read=st.floats(0.01, 5))
 def test_the_mean_and_the_spread_are_those_of_bayes(y, m, s, read):
     """Against the product of the two densities, on a grid."""
-    found = with_own_value(
-        torch.full((1, 1, 1, 1, 1), y, dtype=torch.float64),
-        TensorEstimate(torch.full((1, 1, 1, 1, 1), m).double(), torch.full((1,) * 5, s).double()),
-        NoiseModel(0.0, 0.0, read),
-    )
+    values = (torch.tensor(v, dtype=torch.float64) for v in (y, m, s**2, read**2))
+    found = bayes(*values)
     width = 8 * min(s, read)
     middle = (m / s**2 + y / read**2) / (1 / s**2 + 1 / read**2)
     x = np.linspace(middle - width, middle + width, 4001)
@@ -98,3 +95,18 @@ def test_where_residuals_show_nothing_the_spread_is_that_of_a_mean_of_many():
     found = with_own_value(predicted + 0.01, TensorEstimate(predicted), NoiseModel(0.0, 0.0, 1.0))
     assert found.std.min().item() == pytest.approx(0.1, rel=0.01)
     assert found.mean.max().item() < 2e-4
+
+
+def test_a_network_says_where_it_errs_and_the_residuals_how_much():
+    """It claims a tenth of the error, and half of the voxels to be ten times as sure."""
+    rng = torch.Generator().manual_seed(0)
+    sure = torch.rand(1, 1, 32, 32, 32, generator=rng).double() < 0.5
+    spread = torch.where(sure, 0.3, 0.3 * 10**0.5).double()
+    predicted = torch.zeros_like(spread)
+    noisy = random(32, 32, 32, seed=1) * spread + random(32, 32, 32, seed=2) * 0.5
+    found = with_own_value(
+        noisy, TensorEstimate(predicted, spread * 0.1**0.5), NoiseModel(0.0, 0.0, 0.5)
+    )
+    expected = bayes(noisy, predicted, spread**2, torch.full_like(noisy, 0.25))
+    inner = (..., *(slice(6, -6),) * 3)
+    torch.testing.assert_close(found.std[inner], expected.std[inner], rtol=0.15, atol=0)
