@@ -18,6 +18,7 @@ from n2v_scale.errors import N2VScaleError
 if TYPE_CHECKING:
     from n2v_scale.api import (
         denoise,
+        diagnose,
         evaluate,
         forecast,
         import_volume,
@@ -35,6 +36,7 @@ __all__ = [
     "N2VScaleError",
     "__version__",
     "denoise",
+    "diagnose",
     "evaluate",
     "forecast",
     "import_volume",

@@ -11,6 +11,7 @@ from distributed import Client
 
 from n2v_scale.config import OutputSettings, PredictSettings, TrainSettings, read_settings
 from n2v_scale.costs import Forecast, forecast_plan
+from n2v_scale.diagnosis import Diagnosis, diagnose_volume
 from n2v_scale.errors import InputError
 from n2v_scale.evaluation import Evaluation, evaluate_volumes
 from n2v_scale.events import events_to
@@ -275,6 +276,21 @@ def make_pyramid(
     return pyramid_of(normalise(output), storage=storage, client=client, progress=progress)
 
 
+def diagnose(volume: VolumeLike, *, seed: int = 0) -> Diagnosis:
+    """What noise a volume has, from a sample, and which method suits it.
+
+    Gain, offset and read noise; the noise's correlation along z, y and x, at which the signal's own
+    is held off; saturated, clipped and empty shares. ``recommendation.sentence`` says which method
+    and which blind mask, and why.
+
+    Raises
+    ------
+    InputError
+        When the volume's voxel type is none that can be trained on.
+    """
+    return diagnose_volume(_volume(volume), seed=seed)
+
+
 def evaluate(
     volume: VolumeLike,
     reference: VolumeLike,
@@ -297,6 +313,7 @@ def _volume(volume: VolumeLike, storage: StorageOptions | None = None) -> Volume
 
 
 __all__ = [
+    "Diagnosis",
     "Evaluation",
     "Forecast",
     "Model",
@@ -305,6 +322,7 @@ __all__ = [
     "Verification",
     "Volume",
     "denoise",
+    "diagnose",
     "evaluate",
     "forecast",
     "import_volume",

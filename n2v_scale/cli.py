@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 from n2v_scale._version import __version__
+from n2v_scale.cli_diagnose import diagnose
 from n2v_scale.cli_predict import plan, predict, pyramid, verify
 from n2v_scale.cli_train import train
 from n2v_scale.errors import IncompleteError, N2VScaleError
@@ -199,7 +200,7 @@ def demo(folder: str, minutes: float, shape: tuple[int, int, int], seed: int) ->
     click.echo(result.text())
 
 
-for command in (train, plan, predict, verify, pyramid):
+for command in (diagnose, train, plan, predict, verify, pyramid):
     cli.add_command(command)
 
 
