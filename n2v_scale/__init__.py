@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from n2v_scale.api import (
         denoise,
         diagnose,
+        estimate_error,
         evaluate,
         forecast,
         import_volume,
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "denoise",
     "diagnose",
+    "estimate_error",
     "evaluate",
     "forecast",
     "import_volume",

@@ -23,8 +23,8 @@ class Recommendation:
     method: str
     """``n2v``, ``structn2v``, ``ssdn`` or ``linear``."""
     mask: str
-    """Voxels on either side along an axis that are hidden with a voxel, such as ``x:5``; empty when
-    it is hidden alone."""
+    """What is hidden with a voxel, as ``--blind-mask`` takes it, such as ``x:5``; empty when it is
+    hidden alone."""
     reason: str
     notes: tuple[str, ...] = ()
 
@@ -60,7 +60,8 @@ def recommend(channels: Sequence[ChannelNoise], voxels: int) -> Recommendation:
     known = [noise for noise in noises if noise is not None and noise.trusted]
     notes = _notes(along, noises)
     if strong:
-        return Recommendation("structn2v", _mask(strong), _correlated(strong), notes)
+        method = "linear" if voxels < FEWEST_VOXELS else "structn2v"
+        return Recommendation(method, _mask(strong), _correlated(strong), notes)
     apart = _independent(along)
     if voxels < FEWEST_VOXELS:
         few = f"{voxels:,} voxels are too few for a network to learn from, and {apart}"
@@ -84,7 +85,13 @@ def _worst(strong: Sequence[AxisCorrelation]) -> dict[str, AxisCorrelation]:
 
 
 def _mask(strong: Sequence[AxisCorrelation]) -> str:
-    return ",".join(f"{name}:{axis.reach}" for name, axis in _worst(strong).items())
+    """Lines; a box where the noise reaches across corners, and does not go on for ever."""
+    worst = _worst(strong)
+    sizes = sorted((abs(axis.strongest) for axis in worst.values()), reverse=True)
+    first, second = (*sizes, 0.0)[:2]
+    if first * second >= WEAK and not any(axis.pattern >= PATTERN for axis in worst.values()):
+        return "box:" + ",".join(str(worst[n].reach if n in worst else 0) for n in AXES)
+    return ",".join(f"{name}:{axis.reach}" for name, axis in worst.items())
 
 
 def _correlated(strong: Sequence[AxisCorrelation]) -> str:

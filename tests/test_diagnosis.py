@@ -10,6 +10,7 @@ import zarr
 from scipy.ndimage import convolve1d
 
 import n2v_scale
+from n2v_scale.blind_masks import parse_blind_mask
 from n2v_scale.correlation import AxisCorrelation
 from n2v_scale.diagnosis import diagnose_volume, pile
 from n2v_scale.diagnosis_text import diagnosis_text
@@ -172,7 +173,7 @@ def axes(*strongest, errors=0.01):
         (CAMERA, axes(0, 0, 0), 2**24, "ssdn", ""),
         (CAMERA, axes(0, 0.1, 0), 2**24, "ssdn", ""),
         (CAMERA, axes(0, 0, 0.5), 2**24, "structn2v", "x:1"),
-        (CAMERA, axes(0, 0.4, 0.5), 2**10, "structn2v", "y:1,x:1"),
+        (CAMERA, axes(0, 0.4, 0.5), 2**10, "linear", "box:0,1,1"),
         (CAMERA, axes(0, 0, 0), FEWEST_VOXELS - 1, "linear", ""),
         (NoiseModel(1, 0, 1, 0.9), axes(0, 0, 0), 2**24, "n2v", ""),
         (NoiseModel(1, 0, 1, 0.9), axes(0, 0, 0.5), 2**24, "structn2v", "x:1"),
@@ -184,6 +185,7 @@ def test_the_recommendation(noise, along, voxels, method, mask):
     found = recommend([(noise, along)], voxels)
     assert (found.method, found.mask) == (method, mask)
     assert found.sentence.startswith(method)
+    assert not mask or parse_blind_mask(mask)
     assert ("mask " + mask in found.sentence) or not mask
 
 
@@ -195,7 +197,7 @@ REAL = {
     "mousebrain_atlas_clean.tif": ("n2v", ""),
     "mousebrain_background.tif": ("n2v", ""),
     "mousebrain_signal.tif": ("ssdn", ""),
-    "nuclear_envelope.tif": ("structn2v", "y:2,x:2"),
+    "nuclear_envelope.tif": ("structn2v", "box:0,2,2"),
     "organoid_lowsnr.tif": ("structn2v", "z:8"),
     "ovule_nuclei_confocal.tif": ("ssdn", ""),
 }
