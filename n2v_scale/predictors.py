@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from n2v_scale.blocks import as_dtype
 from n2v_scale.config import PredictSettings
 from n2v_scale.denoiser import IDENTITY, Normalisation, OpenOptions, Region, tile_boxes
 from n2v_scale.errors import InputError
@@ -138,15 +139,16 @@ class ModelPredictor:
         values = self._around(place)
         found = self._mean(self.model, place, values)
         self._compare(self.denoised.read(place.t, place.c, place.box), found)
+        written = as_dtype(found, self.denoised.dtype)  # its rounding is part of the error
         if self.model.blind and self.model.options.noise is None:
-            return Predicted(noisy, found, found)
+            return Predicted(noisy, written, found)
         seen = self._seen(place, values, found, noise)
         if self.model.blind:
             inner = tile_boxes(
                 place.box, self.plain.halo, self.plain.stride, self.noisy.spatial_shape
             ).data.slices_in(self._read_box(place))
-            return Predicted(noisy, found, self._mean(self.plain, place, values[inner]), seen)
-        return Predicted(noisy, found, found, seen, self._masked(place, values))
+            return Predicted(noisy, written, self._mean(self.plain, place, values[inner]), seen)
+        return Predicted(noisy, written, found, seen, self._masked(place, values))
 
     def _mean(self, model: Model, place: SampledBox, values: Array) -> Array:
         region = Region(place.t, place.c, place.box, self.noisy.spatial_shape)
