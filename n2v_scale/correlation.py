@@ -167,6 +167,8 @@ def axis_correlation(axis: str, boxes: Sequence[LineCells]) -> AxisCorrelation:
     everywhere, _ = _ratios(mean, power, products, 1.0)
     leaked = np.maximum(0, np.abs(everywhere) - np.abs(quiet))
     found = _unselected(quiet, max(boxes, key=lambda box: box.power.size))
+    # Nothing was selected of all cells: what they show bounds what the selection took.
+    found = np.clip(found, np.minimum(quiet, everywhere), np.maximum(quiet, everywhere))
     errors = CONFIDENCE * chance + leaked
     return AxisCorrelation(axis, tuple(found.tolist()), tuple(errors.tolist()))
 

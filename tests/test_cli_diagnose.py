@@ -17,8 +17,8 @@ from n2v_scale.simulate import simulate_light_sheet
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("diagnose") / "volume.zarr")
-    simulated = simulate_light_sheet((24, 96, 96), seed=2)
-    rows = 6 * np.random.default_rng(0).standard_normal((24, 96, 1))
+    simulated = simulate_light_sheet((32, 96, 96), seed=2)
+    rows = 6 * np.random.default_rng(0).standard_normal((32, 96, 1))
     zarr.create_array(path, data=(simulated.noisy + rows).astype("f4"), chunks=(12, 48, 48))
     return path
 

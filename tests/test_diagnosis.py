@@ -198,7 +198,7 @@ REAL = {
     "mousebrain_background.tif": ("n2v", ""),
     "mousebrain_signal.tif": ("ssdn", ""),
     "nuclear_envelope.tif": ("structn2v", "box:0,2,2"),
-    "organoid_lowsnr.tif": ("structn2v", "z:8"),
+    "organoid_lowsnr.tif": ("ssdn", ""),
     "ovule_nuclei_confocal.tif": ("ssdn", ""),
 }
 
