@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from n2v_scale.api import (
         baseline,
         denoise,
+        diagnose,
+        estimate_error,
         evaluate,
         forecast,
         import_volume,
@@ -37,6 +39,8 @@ __all__ = [
     "__version__",
     "baseline",
     "denoise",
+    "diagnose",
+    "estimate_error",
     "evaluate",
     "forecast",
     "import_volume",

@@ -10,8 +10,15 @@ from typing import Any
 from distributed import Client
 
 from n2v_scale.baselines import filter_settings, prepare_filter
-from n2v_scale.config import OutputSettings, PredictSettings, TrainSettings, read_settings
+from n2v_scale.config import (
+    CameraSettings,
+    OutputSettings,
+    PredictSettings,
+    TrainSettings,
+    read_settings,
+)
 from n2v_scale.costs import Forecast, forecast_plan
+from n2v_scale.diagnosis import Diagnosis, diagnose_volume
 from n2v_scale.errors import InputError
 from n2v_scale.evaluation import Evaluation, evaluate_volumes
 from n2v_scale.events import events_to
@@ -25,6 +32,7 @@ from n2v_scale.model import Model, load_model
 from n2v_scale.plan import Plan
 from n2v_scale.prediction import budget_for, make_copy_plan, make_prediction_plan
 from n2v_scale.progress import NoProgress, Progress
+from n2v_scale.self_evaluation import SelfEvaluation, evaluate_itself
 from n2v_scale.verification import Verification, pyramid_of, repair_output, verify_output
 
 Address = str | PathLike[str]
@@ -352,6 +360,21 @@ def make_pyramid(
     return pyramid_of(normalise(output), storage=storage, client=client, progress=progress)
 
 
+def diagnose(volume: VolumeLike, *, seed: int = 0) -> Diagnosis:
+    """What noise a volume has, from a sample, and which method suits it.
+
+    Gain, offset and read noise; the noise's correlation along z, y and x, at which the signal's own
+    is held off; saturated, clipped and empty shares. ``recommendation.sentence`` says which method
+    and which blind mask, and why.
+
+    Raises
+    ------
+    InputError
+        When the volume's voxel type is none that can be trained on.
+    """
+    return diagnose_volume(_volume(volume), seed=seed)
+
+
 def evaluate(
     volume: VolumeLike,
     reference: VolumeLike,
@@ -369,20 +392,73 @@ def evaluate(
     )
 
 
+def estimate_error(
+    volume: VolumeLike,
+    noisy: VolumeLike,
+    *,
+    model: Address | None = None,
+    gain: float | None = None,
+    offset: float | None = None,
+    read_noise: float | None = None,
+    data_range: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> SelfEvaluation:
+    """The error of a denoised volume, estimated from the noisy one, without a clean one.
+
+    Right where the noise is independent from voxel to voxel and its variance is known: at 30 dB one
+    percent of it is some tenths of a decibel. The interval says what is not known. A prediction
+    that has not seen the voxels it predicts is taken as it is stored; for others, their model is
+    applied again to sampled boxes (:mod:`n2v_scale.blind_error`).
+
+    Parameters
+    ----------
+    volume
+        The denoised one.
+    noisy
+        What it was made from.
+    model
+        The folder of the model that made it; the one on the output's record when None.
+    gain, offset, read_noise
+        Of the camera, in the volume's units; seen in a sample when None.
+    data_range
+        The PSNR's peak; by default the denoised volume's 99.9th minus its 0.1th percentile.
+
+    Raises
+    ------
+    InputError, ModelError, ConfigError
+        Each says what was seen and what to do.
+    """
+    told = read_settings(CameraSettings, None, gain=gain, offset=offset, read_noise=read_noise)
+    return evaluate_itself(
+        _volume(volume),
+        _volume(noisy),
+        model=None if model is None else normalise(model),
+        camera=told.camera,
+        data_range=data_range,
+        seed=seed,
+        progress=progress,
+    )
+
+
 def _volume(volume: VolumeLike, storage: StorageOptions | None = None) -> Volume:
     return volume if isinstance(volume, Volume) else open_volume(volume, storage_options=storage)
 
 
 __all__ = [
+    "Diagnosis",
     "Evaluation",
     "Forecast",
     "Model",
     "Plan",
+    "SelfEvaluation",
     "Summary",
     "Verification",
     "Volume",
     "baseline",
     "denoise",
+    "diagnose",
+    "estimate_error",
     "evaluate",
     "forecast",
     "import_volume",

@@ -20,6 +20,8 @@ import click
 
 from n2v_scale._version import __version__
 from n2v_scale.cli_baseline import baseline
+from n2v_scale.cli_diagnose import diagnose
+from n2v_scale.cli_evaluate import evaluate
 from n2v_scale.cli_predict import plan, predict, pyramid, verify
 from n2v_scale.cli_train import train
 from n2v_scale.errors import IncompleteError, N2VScaleError
@@ -113,46 +115,6 @@ def info(volume: str, sample: bool, as_json: bool, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("volume")
-@click.option("--reference", required=True, help="The clean volume.")
-@click.option("--range", "data_range", type=float, help="Peak of the PSNR. Default: reference's.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@selection
-def evaluate(
-    volume: str, reference: str, data_range: float | None, as_json: bool, **options: Any
-) -> None:
-    """Compare a volume with a clean reference: PSNR and SSIM.
-
-    The PSNR's peak is the reference's 99.9th percentile minus its minimum. Channels and
-    time points are selected in both; where the reference has a single one, it stays.
-
-    \b
-    Example:
-      n2v-scale evaluate denoised.zarr --reference clean.zarr
-    """
-    from n2v_scale.api import evaluate as evaluate_volume
-
-    whole = volume_of(reference, {})
-    both = {
-        name: options[name]
-        for name, axis in (("channels", whole.channels), ("timepoints", whole.timepoints))
-        if len(axis) > 1
-    }
-    truth = volume_of(reference, both)
-    opened = volume_of(volume, options)
-    result = evaluate_volume(opened, truth, data_range=data_range, progress=show_progress())
-    if as_json:
-        click.echo(json.dumps(result.to_dict()))
-        return
-    ssim = "planes too small" if result.ssim is None else f"{result.ssim:.4f}"
-    click.echo(
-        f"PSNR                  {result.psnr:.2f} dB (range {result.data_range:g})\n"
-        f"PSNR, scale-invariant {result.si_psnr:.2f} dB\n"
-        f"SSIM                  {ssim}"
-    )
-
-
-@cli.command()
 @click.argument("noisy")
 @click.option("--clean", help="Also write the truth, as float32, to this address.")
 @click.option("--shape", type=IntTriple(), default="64,256,256", show_default=True, help="Voxels.")
@@ -200,7 +162,7 @@ def demo(folder: str, minutes: float, shape: tuple[int, int, int], seed: int) ->
     click.echo(result.text())
 
 
-for command in (train, plan, predict, baseline, verify, pyramid):
+for command in (diagnose, evaluate, train, plan, predict, baseline, verify, pyramid):
     cli.add_command(command)
 
 

@@ -20,6 +20,7 @@ from distributed import Client
 
 from n2v_scale.content import Cells, cells_of
 from n2v_scale.errors import InputError
+from n2v_scale.geometry import Box
 from n2v_scale.io.volume import Volume
 from n2v_scale.noise import NoiseModel, fit_noise
 from n2v_scale.regions import Region
@@ -105,7 +106,7 @@ def survey_volume(volume: Volume, boxes: Sequence[Region], client: Client) -> Su
     channels = []
     for c in range(volume.shape[1]):
         of_channel = [s for s, box in zip(samples, boxes, strict=True) if box.c == c]
-        channels.append(_channel(of_channel, volume.shape[0] * prod(volume.spatial_shape)))
+        channels.append(survey_channel(of_channel, volume.shape[0] * prod(volume.spatial_shape)))
         noise.append(channels[-1].noise)
     pairs = zip(samples, boxes, strict=True)
     content = tuple(_content(sample, noise[box.c]) for sample, box in pairs)
@@ -137,16 +138,20 @@ def _cells_at(volume: Volume, place: SampledBox) -> Cells | None:
 
 def _sampled(volume: Volume, sample: Region) -> BoxSample:
     try:
-        values = volume.read(sample.t, sample.c, sample.box)
+        return box_sample(volume.read(sample.t, sample.c, sample.box), sample.box)
     except InputError as error:
         log.warning("left out of the statistics: %s", error)
         nothing = ChannelStatistics(0, 0.0, 0.0, np.inf, -np.inf, 0)
         return BoxSample(nothing, np.empty(0, np.float32), 0, None)
+
+
+def box_sample(values: npt.NDArray[Any], box: Box) -> BoxSample:
+    """What is kept of the voxels of one box."""
     flat = values.reshape(-1)
     kept = flat[:: (flat.size // KEPT_VALUES) | 1].astype(np.float32)  # odd: not in step with rows
     top = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else None
     return BoxSample(
-        box_statistics(values, sample.box),
+        box_statistics(values, box),
         kept[np.isfinite(kept)],
         0 if top is None else int(np.count_nonzero(values == top)),
         cells_of(values),
@@ -159,7 +164,8 @@ def _content(sample: BoxSample, noise: NoiseModel | None) -> float:
     return float(sample.cells.content(noise).mean())
 
 
-def _channel(samples: list[BoxSample], voxels: int) -> ChannelSurvey:
+def survey_channel(samples: list[BoxSample], voxels: int) -> ChannelSurvey:
+    """What the boxes of one channel say together; the volume holds ``voxels`` of it."""
     moments = ChannelStatistics(0, 0.0, 0.0, np.inf, -np.inf, 0)
     for sample in samples:
         moments = moments.merge(sample.moments)

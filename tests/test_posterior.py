@@ -109,4 +109,4 @@ def test_a_network_says_where_it_errs_and_the_residuals_how_much():
     )
     expected = bayes(noisy, predicted, spread**2, torch.full_like(noisy, 0.25))
     inner = (..., *(slice(6, -6),) * 3)
-    torch.testing.assert_close(found.std[inner], expected.std[inner], rtol=0.15, atol=0)
+    torch.testing.assert_close(found.std[inner], expected.std[inner], rtol=0.3, atol=0)

@@ -1,0 +1,87 @@
+"""The command that says how good a denoised volume is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from n2v_scale.options import camera, given, selection
+from n2v_scale.shell import show_progress, volume_of
+
+OWN = ("axes", "level", "series")
+"""Options that say what of the first volume is meant, and not of the others."""
+CAMERA = ("gain", "offset", "read_noise")
+
+
+@click.command()
+@click.argument("volume")
+@click.option("--reference", help="The clean volume.")
+@click.option("--noisy", help="The noisy volume that it was made from: needs no clean one.")
+@click.option("--model", metavar="MODEL", help="That made it. Default: the one on its record.")
+@camera
+@click.option("--range", "data_range", type=float, help="Peak of the PSNR. Default: reference's.")
+@click.option("--seed", type=click.IntRange(0), help="Of the sample. [default: 0]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@selection
+def evaluate(
+    volume: str,
+    reference: str | None,
+    noisy: str | None,
+    data_range: float | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Say how good a denoised volume is: against a clean one, or from the noisy one alone.
+
+    With --reference, PSNR and SSIM; the PSNR's peak is the reference's 99.9th percentile minus its
+    minimum. With --noisy, the error is estimated, with an interval: the noise's variance must be
+    known for that, best as the camera's --gain, --offset and --read-noise in units. Channels and
+    time points are selected in all of them; where one has a single one, it stays.
+
+    \b
+    Example:
+      n2v-scale evaluate denoised.zarr --reference clean.zarr
+      n2v-scale evaluate denoised.zarr --noisy volume.zarr --gain 2.2 --offset 100 --read-noise 3.5
+    """
+    from n2v_scale.api import estimate_error
+    from n2v_scale.api import evaluate as evaluate_volume
+    from n2v_scale.evaluation_text import evaluation_text, self_evaluation_text
+
+    if reference is None and noisy is None:
+        raise click.UsageError("give --reference, or --noisy, or both")
+    told = {name: options.pop(name) for name in (*CAMERA, "model", "seed")}
+    if noisy is None and any(value is not None for value in told.values()):
+        raise click.UsageError("--model, --seed and the camera's options belong to --noisy")
+    opened = _matching(volume, options, **{name: options[name] for name in OWN})
+    shown: dict[str, Any] = {}
+    lines = []
+    if reference is not None:
+        truth = _matching(reference, options)
+        found = evaluate_volume(opened, truth, data_range=data_range, progress=show_progress())
+        data_range = found.data_range
+        shown |= found.to_dict()
+        lines.append(evaluation_text(found))
+    if noisy is not None:
+        estimate = estimate_error(
+            opened,
+            _matching(noisy, options),
+            data_range=data_range,
+            progress=show_progress(),
+            **given(**told),
+        )
+        shown["estimate"] = estimate.to_dict()
+        lines.append(self_evaluation_text(estimate))
+    click.echo(json.dumps(shown) if as_json else "\n".join(lines))
+
+
+def _matching(address: str, options: dict[str, Any], **own: Any) -> Any:
+    """A volume with the channels and time points that were asked for; a single one stays."""
+    whole = volume_of(address, dict(own))
+    several = {
+        name: options[name]
+        for name, axis in (("channels", whole.channels), ("timepoints", whole.timepoints))
+        if len(axis) > 1
+    }
+    return volume_of(address, own | several)

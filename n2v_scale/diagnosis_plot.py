@@ -1,0 +1,67 @@
+"""A picture of a diagnosis: the variance of the noise over the mean, and its correlation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from n2v_scale.diagnosis import ChannelDiagnosis, Diagnosis
+from n2v_scale.errors import ConfigError
+
+MOST_POINTS = 20_000
+INCHES = 4.5
+
+
+def draw_diagnosis(path: Path, diagnosis: Diagnosis) -> None:
+    """Write a PNG: a row a channel, the mean-variance plot left, the correlations right.
+
+    Raises
+    ------
+    ConfigError
+        When matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError("drawing needs matplotlib: pip install 'n2v-scale[report]'") from None
+    rows = len(diagnosis.channels)
+    figure = Figure(figsize=(2.2 * INCHES, 0.8 * INCHES * rows), layout="compressed")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, 2, squeeze=False)
+    for c, channel in enumerate(diagnosis.channels):
+        _draw_variance(axes[c, 0], channel)
+        _draw_correlation(axes[c, 1], channel)
+        axes[c, 0].set_title(f"channel {c}: noise of sampled cells")
+        axes[c, 1].set_title("correlation of the noise")
+    figure.savefig(path, dpi=110)
+
+
+def _draw_variance(ax: Any, channel: ChannelDiagnosis) -> None:
+    means, variances = channel.cells
+    step = 1 + means.size // MOST_POINTS
+    ax.plot(means[::step], variances[::step], ".", markersize=2, alpha=0.3, color="0.4")
+    if channel.noise is not None and means.size:
+        x = np.linspace(float(means.min()), float(means.max()), 100)
+        label = f"gain {channel.noise.gain:.3g}, read noise {channel.noise.read_noise:.3g}"
+        ax.plot(x, channel.noise.variance(x), color="C3", label=label)
+        ax.legend(loc="upper left")
+    if variances.size:
+        ax.set_xlim(*np.quantile(means, [0, 0.995]))
+        ax.set_ylim(0, 1.5 * max(float(np.quantile(variances, 0.98)), 1e-30))
+    ax.set_xlabel("mean")
+    ax.set_ylabel("variance")
+
+
+def _draw_correlation(ax: Any, channel: ChannelDiagnosis) -> None:
+    for found in channel.correlation:
+        if found.lags:
+            lags = np.arange(1, len(found.lags) + 1)
+            ax.errorbar(lags, found.lags, found.errors, marker="o", capsize=2, label=found.axis)
+    ax.axhline(0, color="0.7", linewidth=1)
+    ax.set_ylim(-0.5, 1)
+    ax.set_xlabel("lag, voxels")
+    if any(found.lags for found in channel.correlation):
+        ax.legend(title="along")

@@ -1,0 +1,276 @@
+"""What a denoised volume's error is estimated with: itself, or its model on sampled boxes.
+
+A blind prediction that was stored needs no model. One with each voxel's own value put back has seen
+the voxel, and so has a Noise2Void network's: the model is asked how it answers to a change of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from n2v_scale.blocks import as_dtype
+from n2v_scale.config import PredictSettings
+from n2v_scale.denoiser import IDENTITY, Normalisation, OpenOptions, Region, tile_boxes
+from n2v_scale.errors import InputError
+from n2v_scale.geometry import Box, Shape
+from n2v_scale.io.storage_options import StorageOptions
+from n2v_scale.io.stores import normalise
+from n2v_scale.io.volume import Volume
+from n2v_scale.ledger import Ledger
+from n2v_scale.model import Model
+from n2v_scale.noise import NoiseModel
+from n2v_scale.plan import PLAN_FORMAT
+from n2v_scale.prediction import make_prediction_plan
+from n2v_scale.resume import recorded_plan
+from n2v_scale.statistics import SampledBox
+
+Array = npt.NDArray[Any]
+
+NO_OUTPUT = ".n2v-scale-evaluation"
+"""A plan needs a name for its output; this one, beside the input, is never written."""
+AGREE = 0.02
+"""Of the standard deviation: by how much the model's prediction may differ from what is stored."""
+LARGEST_ROUNDING = 0.5
+
+
+CHANGE = 0.02
+"""Of the noise, that the voxels are changed by; beyond it a posterior's kinks bend its answer."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Of one box (z, y, x), in the volume's units."""
+
+    noisy: Array
+    denoised: Array
+    """What the error is that of."""
+    blind: Array
+    """What is looked at for lost structure: blind, where there is such a prediction."""
+    seen: Array | float = 0.0
+    """How far a voxel is seen in its own prediction: see :mod:`n2v_scale.blind_error`."""
+    masked: tuple[Array, npt.NDArray[np.bool_]] | None = None
+    """A network's prediction of voxels that were hidden from it, and where these are."""
+
+
+class Predictor(Protocol):
+    """Where a prediction comes from."""
+
+    @property
+    def of(self) -> str:
+        """What the error is that of."""
+
+    @property
+    def computes(self) -> bool:
+        """Whether a model runs."""
+
+    @property
+    def stride(self) -> Shape:
+        """Boxes start at its multiples."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of the estimate, once all boxes were seen."""
+
+    def at(self, place: SampledBox, noise: NoiseModel) -> Predicted:
+        """The prediction in a box, and how it answers to ``noise``."""
+
+
+@dataclass(frozen=True)
+class StoredBlind:
+    """What is stored is blind."""
+
+    denoised: Volume
+    noisy: Volume
+    notes: tuple[str, ...] = ()
+    of: str = "the blind prediction"
+    computes: bool = False
+    stride: Shape = (1, 1, 1)
+
+    def at(self, place: SampledBox, noise: NoiseModel) -> Predicted:
+        """As it is stored."""
+        del noise
+        stored = self.denoised.read(place.t, place.c, place.box)
+        return Predicted(self.noisy.read(place.t, place.c, place.box), stored, stored)
+
+
+class ModelPredictor:
+    """A model that predicts anew, as it was applied."""
+
+    computes = True
+
+    def __init__(self, folder: str, options: OpenOptions, denoised: Volume, noisy: Volume) -> None:
+        self.model = Model(folder, options)
+        self.denoised, self.noisy = denoised, noisy
+        self.apart: list[float] = []
+        """By how much each box differs from what is stored, in standard deviations."""
+
+    @property
+    def of(self) -> str:
+        """How it was applied."""
+        if not self.model.blind:
+            return "the network's prediction"
+        return "the blind prediction" if self.model.options.noise is None else "the posterior mean"
+
+    @property
+    def stride(self) -> Shape:
+        """The model's."""
+        return self.model.stride
+
+    @cached_property
+    def plain(self) -> Model:
+        """Without the posterior."""
+        return Model(self.model.folder, replace(self.model.options, noise=None))
+
+    @property
+    def constants(self) -> Normalisation:
+        """The volume's."""
+        assert self.model.options.normalisation is not None
+        return self.model.options.normalisation
+
+    def at(self, place: SampledBox, noise: NoiseModel) -> Predicted:
+        """See :class:`Predictor`."""
+        noisy = self.noisy.read(place.t, place.c, place.box)
+        values = self._around(place)
+        found = self._mean(self.model, place, values)
+        self._compare(self.denoised.read(place.t, place.c, place.box), found)
+        written = as_dtype(found, self.denoised.dtype)  # its rounding is part of the error
+        if self.model.blind and self.model.options.noise is None:
+            return Predicted(noisy, written, found)
+        seen = self._seen(place, values, found, noise)
+        if self.model.blind:
+            inner = tile_boxes(
+                place.box, self.plain.halo, self.plain.stride, self.noisy.spatial_shape
+            ).data.slices_in(self._read_box(place))
+            return Predicted(noisy, written, self._mean(self.plain, place, values[inner]), seen)
+        return Predicted(noisy, written, found, seen, self._masked(place, values))
+
+    def _mean(self, model: Model, place: SampledBox, values: Array) -> Array:
+        region = Region(place.t, place.c, place.box, self.noisy.spatial_shape)
+        mean: Array = model.denoise(np.ascontiguousarray(values), region).mean
+        return mean
+
+    def _read_box(self, place: SampledBox) -> Box:
+        model = self.model
+        return tile_boxes(place.box, model.halo, model.stride, self.noisy.spatial_shape).data
+
+    def _around(self, place: SampledBox) -> npt.NDArray[np.float32]:
+        """What the model needs of the noisy volume; the mean where it is not finite."""
+        values = self.noisy.read(place.t, place.c, self._read_box(place)).astype(np.float32)
+        mean = np.float32(self.constants.offset[place.c])
+        return np.where(np.isfinite(values), values, mean)
+
+    def _seen(self, place: SampledBox, values: Array, found: Array, noise: NoiseModel) -> Array:
+        """``s² dp/dy``, on average: the answer to a random change of all voxels at once."""
+        rng = np.random.default_rng((place.t, place.c, *place.box.start))
+        box = self._read_box(place)
+        change = 2 * rng.integers(0, 2, values.shape).astype(np.float32) - 1
+        spread = np.full(values.shape, self._deviation(found, noise).mean(), np.float32)
+        spread[place.box.slices_in(box)] = self._deviation(found, noise)
+        changed = self._mean(self.model, place, values + np.float32(CHANGE) * spread * change)
+        inside = place.box.slices_in(box)
+        answer: Array = (changed - found) * (spread * change)[inside] / CHANGE
+        return answer
+
+    @staticmethod
+    def _deviation(mean: Array, noise: NoiseModel) -> npt.NDArray[np.float32]:
+        deviation: npt.NDArray[np.float32] = np.sqrt(noise.variance(mean)).astype(np.float32)
+        return deviation
+
+    def _masked(self, place: SampledBox, values: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Voxels hidden as in training, and predicted by a network that has not seen them."""
+        import torch
+
+        from n2v_scale.streams import Streams
+
+        offset = np.float32(self.constants.offset[place.c])
+        scale = np.float32(self.constants.scale[place.c])
+        batch = torch.from_numpy((values - offset) / scale)[None, None]
+        streams = Streams([(place.t, place.c, *place.box.start)])
+        example = self.model.method.prepare(batch, streams)
+        hidden = example.input[0, 0].numpy() * scale + offset
+        sites = example.weight[0, 0].numpy()[place.box.slices_in(self._read_box(place))] > 0
+        return self._mean(self.model, place, hidden), sites
+
+    def _compare(self, stored: Array, computed: Array) -> None:
+        """Remember how far the model is from what is stored; rounding does not count."""
+        rounded = LARGEST_ROUNDING if stored.dtype.kind in "iu" else 0.0
+        apart = np.maximum(np.abs(computed - stored.astype(np.float32)) - rounded, 0)
+        self.apart.append(float(np.nanmedian(apart)) / (float(np.nanstd(stored)) or 1.0))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Whether the model made what is stored."""
+        if self.apart and float(np.median(self.apart)) > AGREE:
+            return (
+                f"{self.denoised.address} is not what {self.model.folder} makes of "
+                f"{self.noisy.address}: the error is that of the model's prediction",
+            )
+        return ()
+
+
+def predictor_for(
+    denoised: Volume,
+    noisy: Volume,
+    *,
+    model: str | None,
+    camera: tuple[float, float, float] | None,
+) -> Predictor:
+    """The way to a blind prediction: by the model that is told, or by the one on the record.
+
+    Raises
+    ------
+    InputError
+        When the record names a model that is gone, and what is stored is not blind.
+    """
+    record = _record(denoised)
+    named = None if record is None else str(record["plan"]["denoiser"]["address"])
+    if model is None and (named is None or named == IDENTITY):
+        return StoredBlind(denoised, noisy, (NOT_KNOWN,))
+    folder = normalise(model or named or "")
+    if model is None and not Path(folder).exists():
+        raise InputError(
+            f"{denoised.address} was made by {folder}, which is not there: say where it is with "
+            "--model"
+        )
+    opened = Model(folder)
+    options = None
+    if record is not None and record["plan"]["denoiser"]["key"] == opened.key:
+        plan = recorded_plan(record, denoised.address, StorageOptions())
+        options = replace(plan.open_options, device="cpu", threads=None, precision="float32")
+        if opened.blind and plan.noise is None:
+            return StoredBlind(denoised, noisy)
+    if options is None:
+        options = _fresh(folder, noisy, camera if opened.blind else None)
+    return ModelPredictor(folder, options, denoised, noisy)
+
+
+NOT_KNOWN = (
+    "nothing says what made this volume: the estimate holds only if no voxel was predicted from "
+    "itself; with --model it holds for that model"
+)
+
+
+def _record(denoised: Volume) -> dict[str, Any] | None:
+    """Of the run that wrote a volume; None where there is none that this version knows."""
+    if denoised.kind != "zarr":
+        return None
+    record = Ledger(normalise(denoised.address), "").record()
+    if record is None or "plan" not in record or record["plan"].get("format") != PLAN_FORMAT:
+        return None
+    return record
+
+
+def _fresh(folder: str, noisy: Volume, camera: tuple[float, float, float] | None) -> OpenOptions:
+    """As a prediction would open the model now."""
+    told = (
+        {} if camera is None else dict(zip(("gain", "offset", "read_noise"), camera, strict=True))
+    )
+    settings = PredictSettings(device="cpu", **told)
+    plan = make_prediction_plan(noisy, folder, f"{noisy.address}{NO_OUTPUT}", settings)
+    return replace(plan.open_options, threads=None)
