@@ -20,7 +20,8 @@ from n2v_scale.sources import Source, common_noise
 
 FLAT_PARTITION = (1, 5, 5)
 """The 25 subsets of the paper, for images without depth."""
-PARTITION = (3, 3, 3)
+PARTITION = (2, 2, 2)
+"""Every hidden voxel keeps all of its 26 neighbours, and eight passes are enough."""
 
 
 def chosen_method(settings: TrainSettings, design: Design, sources: Sequence[Source]) -> Method:

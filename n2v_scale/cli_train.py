@@ -23,7 +23,7 @@ HELP = {
     "preset": "How long to train: 500, 2,000 or 10,000 steps. [default: balanced]",
     "steps": "Optimisation steps instead of a preset.",
     "minutes": "Train for so long instead of a number of steps.",
-    "method": "linear needs seconds, ssdn knows the noise, structn2v hides more. [default: n2v]",
+    "method": "auto: what `n2v-scale diagnose` recommends for the volume. [default: n2v]",
     "loss": "Of n2n and supervised: l2 learns the mean, l1 the median. [default: l2]",
     "blind_mask": "Hidden beside each voxel: x:5 for noise in lines along X, or box:0,2,2.",
     "net": "filter-unet: a fitted linear filter that a small U-Net corrects; unet: the field's.",
@@ -37,7 +37,7 @@ HELP = {
     "compile": "Compile the network first (torch.compile): slow to start, faster on a GPU.",
 }
 
-METHODS = ["n2v", "n2v2", "structn2v", "n2s", "n2n", "supervised", "ssdn", "linear"]
+METHODS = ["auto", "n2v", "n2v2", "structn2v", "n2s", "n2n", "supervised", "ssdn", "linear"]
 NETS = ["filter-unet", "unet", "blind-unet", "filter"]
 
 

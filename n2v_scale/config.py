@@ -27,6 +27,7 @@ OmeVersion = Literal["0.4", "0.5"]
 TABLES = ("train", "predict")
 OnNan = Literal["error", "fill"]
 NETWORKS = {
+    "auto": ("filter-unet",),
     "n2v": ("filter-unet", "unet"),
     "n2v2": ("unet",),
     "structn2v": ("filter-unet", "unet"),
@@ -96,9 +97,10 @@ class TrainSettings(CameraSettings):
 
     table: ClassVar[str] = "train"
 
-    method: Literal["n2v", "n2v2", "structn2v", "n2s", "n2n", "supervised", "ssdn", "linear"] = (
-        "n2v"
-    )
+    method: Literal[
+        "auto", "n2v", "n2v2", "structn2v", "n2s", "n2n", "supervised", "ssdn", "linear"
+    ] = "n2v"
+    """auto is what a diagnosis of the volume recommends."""
     net: Literal["filter-unet", "unet", "blind-unet", "filter"] | None = None
     """The method's own when None."""
     depth: Annotated[int, Field(ge=0, le=6)] | None = None

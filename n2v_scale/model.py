@@ -156,14 +156,17 @@ class Model:
         )
 
     def noise_for(self, volume: Volume) -> tuple[NoiseModel | None, ...] | None:
-        """What training saw of the noise when ``volume`` is a training volume, else None."""
-        identity = volume.identity()
-        for trained in (self.card.trained_on, *self.card.also_trained_on):
-            same = identity == trained.identity and set(volume.channels) <= set(trained.channels)
-            if same and trained.survey is not None:
-                found = [trained.survey[trained.channels.index(c)] for c in volume.channels]
-                return tuple(n and NoiseModel(**n) for n in (s.get("noise") for s in found))
-        return None
+        """What training was told of the camera when ``volume`` is a training volume, else None."""
+        asked = self.card.training
+        told = [
+            float(asked[n]) for n in ("gain", "offset", "read_noise") if asked.get(n) is not None
+        ]
+        if len(told) < 3:
+            return None
+        trained = (self.card.trained_on, *self.card.also_trained_on)
+        if all(volume.identity() != one.identity for one in trained):
+            return None
+        return (NoiseModel(*told),) * volume.shape[1]
 
     def check_fits(self, volume: Volume) -> None:
         """Raise a ModelError when a model of volumes is given an image without depth."""

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dask.base import compute
-from dask.delayed import delayed
 from distributed import Client
 
 from n2v_scale.content import Cells, cells_of
@@ -24,7 +22,7 @@ from n2v_scale.geometry import Box
 from n2v_scale.io.volume import Volume
 from n2v_scale.noise import NoiseModel, fit_noise
 from n2v_scale.regions import Region
-from n2v_scale.statistics import ChannelStatistics, SampledBox, box_statistics, sample_boxes
+from n2v_scale.statistics import ChannelStatistics, box_statistics
 
 log = logging.getLogger(__name__)
 
@@ -111,29 +109,6 @@ def survey_volume(volume: Volume, boxes: Sequence[Region], client: Client) -> Su
     pairs = zip(samples, boxes, strict=True)
     content = tuple(_content(sample, noise[box.c]) for sample, box in pairs)
     return Survey(tuple(channels), content)
-
-
-def sample_noise(volume: Volume, *, seed: int = 0) -> tuple[NoiseModel | None, ...]:
-    """The noise of each channel of a volume that no survey was made of.
-
-    Runs as Dask tasks on the current client, on threads without one, and depends on the volume and
-    ``seed`` alone.
-    """
-    places = sample_boxes(volume, seed=seed)
-    task = delayed(_cells_at, pure=False)
-    results: tuple[Cells | None, ...] = compute(*(task(volume, place) for place in places))
-    return tuple(
-        noise_of([r for r, p in zip(results, places, strict=True) if r is not None and p.c == c])
-        for c in range(volume.shape[1])
-    )
-
-
-def _cells_at(volume: Volume, place: SampledBox) -> Cells | None:
-    try:
-        return cells_of(volume.read(place.t, place.c, place.box))
-    except InputError as error:
-        log.warning("left out of the noise's estimate: %s", error)
-        return None
 
 
 def _sampled(volume: Volume, sample: Region) -> BoxSample:

@@ -22,6 +22,7 @@ from n2v_scale.cluster import thread_client
 from n2v_scale.config import NETWORKS, TrainSettings
 from n2v_scale.cores import available_cores
 from n2v_scale.devices import choose_device, torch_threads
+from n2v_scale.diagnosis import diagnose_volume
 from n2v_scale.errors import (
     ConfigError,
     DeviceMemoryError,
@@ -61,7 +62,6 @@ def train_model(
     """Train on ``volumes`` and write the model; see :func:`n2v_scale.train`."""
     started = monotonic()
     progress = progress or NoProgress()
-    settings = _resolved(settings)
     group = found_ranks()
     if group is not None and settings.devices > 1:
         raise ConfigError(
@@ -73,7 +73,8 @@ def train_model(
     with joined(group, choose_device(settings.device)) as ranks:
         progress = progress if ranks.leads else NoProgress()
         with kept_alive(), _alone(checkpoints, ranks, progress) as check:
-            processes = max(ranks.size, settings.devices)
+            asked, processes = settings, max(ranks.size, settings.devices)
+            settings = agreed(ranks, partial(_resolved, volumes, asked, progress))
             given = (volumes, folder, settings, overwrite, started, processes)
             job = agreed(ranks, partial(decide, *given))
             if job is None:
@@ -92,9 +93,11 @@ def train_model(
     return load_model(folder)
 
 
-def _resolved(settings: TrainSettings) -> TrainSettings:
-    """With a budget, and the network of the model that is begun with."""
-    settings = settings.resolved()
+def _resolved(
+    volumes: Sequence[Volume], settings: TrainSettings, progress: Progress
+) -> TrainSettings:
+    """With a method, a budget, and the network of the model that is begun with."""
+    settings = _followed(volumes, settings, progress).resolved()
     if settings.init is None or "net" in settings.model_fields_set:
         return settings
     net = read_card(Path(settings.init)).network
@@ -106,6 +109,18 @@ def _resolved(settings: TrainSettings) -> TrainSettings:
     return TrainSettings.model_construct(
         settings.model_fields_set, **{**dict(settings), "net": net}
     )
+
+
+def _followed(
+    volumes: Sequence[Volume], settings: TrainSettings, progress: Progress
+) -> TrainSettings:
+    """With the method and the blind mask that a diagnosis of the first volume recommends."""
+    if settings.method != "auto":
+        return settings
+    found = diagnose_volume(volumes[0], seed=settings.seed).recommendation
+    progress.say(found.sentence)
+    chosen = {"method": found.method, "blind_mask": found.mask or None}
+    return TrainSettings.model_construct(settings.model_fields_set, **{**dict(settings), **chosen})
 
 
 def _carry_out(

@@ -11,11 +11,14 @@ import torch
 from distributed import Client
 
 from n2v_scale.api import predict, train
+from n2v_scale.config import PredictSettings
 from n2v_scale.denoiser import OpenOptions, Region, open_denoiser, tile_boxes
+from n2v_scale.diagnosis import diagnose_volume
 from n2v_scale.errors import ConfigError
 from n2v_scale.geometry import NO_HALO, Box, round_up
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
+from n2v_scale.known_noise import noise_for
 from n2v_scale.methods import METHODS, method_from_dict, method_to_dict
 from n2v_scale.methods.base import Method
 from n2v_scale.methods.linear import Linear
@@ -237,6 +240,50 @@ def test_a_plain_pass_sees_every_voxel_and_has_no_posterior(models, volume, clie
     out = tmp_path / "p.zarr"
     predict(volume, models("n2s"), out, client=client, plain=True, pyramid=False)
     assert open_volume(out).read(0, 0, Box.whole(SHAPE)).std() > 0
+
+
+def test_correlated_noise_and_noise_that_does_not_show_have_no_posterior_unless_asked_for(
+    models, client, tmp_path, write_volume
+):
+    """Neighbours that share the noise tell of it: what seems to be missed is the noise itself."""
+    rng = np.random.default_rng(3)
+    z, y, x = np.ogrid[:24, :64, :96]
+    signal = 400 + 200 * np.sin(z / 5) * np.sin(y / 6) * np.cos(x / 7)
+    white = rng.normal(0, 1, (24, 64, 97))
+    for name, noise in (
+        ("lines", white[..., 1:] + 0.7 * white[..., :-1]),
+        ("white", white[..., 1:]),
+    ):
+        values = signal + np.sqrt(signal) * noise
+        volume = write_volume(tmp_path / f"{name}.zarr", values.astype(np.float32))
+        denoiser = open_denoiser(str(models("linear")))
+        found = noise_for(denoiser, volume, PredictSettings())
+        assert (found is None) == (name == "lines")
+        assert noise_for(denoiser, volume, PredictSettings(posterior=True)) is not None
+        assert noise_for(denoiser, volume, PredictSettings(posterior=False)) is None
+
+
+def test_a_camera_that_training_was_told_of_is_the_prediction_s(models, volume):
+    denoiser = open_denoiser(str(models("ssdn")))
+    (found,) = noise_for(denoiser, volume, PredictSettings())
+    assert (found.gain, found.offset, found.read_noise) == (1.0, 90.0, 3.0)
+
+
+def test_auto_is_what_the_diagnosis_recommends(volume, client, tmp_path, write_volume):
+    rng = np.random.default_rng(0)
+    white = rng.normal(0, 1, (32, 96, 97))
+    z, y, x = np.ogrid[:32, :96, :96]
+    signal = 400 + 200 * np.sin(z / 5) * np.sin(y / 6) * np.cos(x / 7)
+    values = signal + np.sqrt(signal) * (white[..., 1:] + 0.7 * white[..., :-1])
+    lines = write_volume(tmp_path / "lines.zarr", values.astype(np.float32))
+    recommended = diagnose_volume(lines).recommendation
+    assert recommended.method == "structn2v"
+    short = {"steps": 2, "filters": 2, "patch": (8, 32, 32), "client": client}
+    model = train(lines, tmp_path / "m", method="auto", **short)
+    assert model.card.method == "structn2v"
+    assert model.card.training["blind_mask"] == recommended.mask
+    assert model.card.method_config["blind_mask"]
+    assert train(lines, tmp_path / "m", method="auto", **short).key == model.key  # is finished
 
 
 def test_the_posterior_of_the_filter_beats_the_filter(models, volume, client, tmp_path):
