@@ -58,6 +58,10 @@ class Forecast:
     """Useful voxels a second and worker."""
     speed_measured: bool
     seconds: float
+    posterior: bool | None = None
+    """Whether each voxel's own value is put back; None where the model has seen it already."""
+    noise: list[dict[str, float]] | None = None
+    """By channel, of which the posterior is made."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -116,6 +120,8 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
         speed=rate,
         speed_measured=speed is None,
         seconds=in_a_row * useful / plan.blocks / rate,
+        posterior=plan.noise is not None if denoiser.blind else None,
+        noise=None if plan.noise is None else [asdict(noise) for noise in plan.noise],
     )
 
 

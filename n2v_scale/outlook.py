@@ -9,7 +9,7 @@ DAY_S = 24 * 60 * 60
 
 
 def outlook_text(forecast: Forecast) -> str:
-    """A forecast in seven lines."""
+    """A forecast in seven lines, and an eighth for a blind model."""
     rows = {
         "blocks": f"{forecast.blocks:,} of {_shape(forecast.block)} voxels (z, y, x), shared out "
         f"among the workers{_empty(forecast)}",
@@ -25,7 +25,23 @@ def outlook_text(forecast: Forecast) -> str:
         "memory": _memory(forecast),
         "time": _time(forecast),
     }
+    if forecast.posterior is not None:
+        rows["own value"] = _own_value(forecast)
     return "\n".join(f"{name:<9}{text}" for name, text in rows.items())
+
+
+def _own_value(forecast: Forecast) -> str:
+    """Whether there is a posterior, and with which noise."""
+    if forecast.noise is None:
+        return (
+            " is left out: the noise does not show, is correlated, or --no-posterior was given; "
+            "--gain, --offset and --read-noise tell of the camera"
+        )
+    seen = "; ".join(
+        f"gain {n['gain']:.3g}, offset {n['offset']:.4g}, read noise {n['read_noise']:.3g}"
+        for n in forecast.noise
+    )
+    return f" of each voxel is put back, against noise of {seen}"
 
 
 def _empty(forecast: Forecast) -> str:

@@ -95,3 +95,11 @@ def test_one_worker_is_one() -> None:
 
 def test_workers_that_no_block_is_left_for_are_not_counted() -> None:
     assert " with 8 workers (one a block) at " in line("time", replace(FORECAST, blocks=8))
+
+
+def test_of_a_blind_model_it_says_whether_a_voxel_s_own_value_is_put_back() -> None:
+    noise = [{"gain": 2.2123, "offset": 100.04, "read_noise": 3.5, "misfit": 0.01}]
+    told = replace(FORECAST, posterior=True, noise=noise)
+    assert "gain 2.21, offset 100, read noise 3.5" in line("own value", told)
+    assert "is left out" in line("own value", replace(FORECAST, posterior=False))
+    assert len(outlook_text(FORECAST).splitlines()) == 7
