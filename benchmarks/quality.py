@@ -7,9 +7,10 @@ A cell is a training of its own, a prediction, and the PSNR against the truth; i
 file as soon as it is known, and a run goes on with the cells that are missing. Columns:
 ``simulated`` (a light-sheet volume as the demo's) and, with ``--clean``, the crop [60:156, 0:192,
 8:264] of the clean volume at 40, 160 and 400 electrons with Poisson noise and read noise of 2.5
-electrons; the PSNR's range is the number of electrons. Rows are methods; ``+p`` is the prediction
-with the posterior, which is the default where there is one. ``noisy`` and ``gaussian``, the best
-one found by looking at the truth, are there to compare with.
+electrons, and noise of the variance of the first that is alike along X (``lines-40``); the PSNR's
+range is the number of electrons. Rows are methods; ``+p`` is the prediction with the posterior,
+which is the default where there is one. ``noisy`` and ``gaussian``, the best one found by looking
+at the truth, are there to compare with.
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ from n2v_scale.simulate import simulate_light_sheet
 
 CROP = (slice(60, 156), slice(0, 192), slice(8, 264))
 READ_NOISE = 2.5
+LEAK = 0.6
+"""Of a voxel's noise into the next along X, in ``lines``: a correlation of 0.44."""
 SIMULATED = (48, 192, 192)
-ROWS = "noisy,gaussian,linear,n2v,n2v2,n2s,n2s-27,ssdn,n2n,supervised"
-COLUMNS = "simulated,atlas-40,atlas-160,atlas-400"
+ROWS = "noisy,gaussian,linear,n2v,n2v2,n2s,n2s-27,ssdn,structn2v,n2n,supervised"
+COLUMNS = "simulated,atlas-40,atlas-160,atlas-400,lines-40"
 OPTIONS: dict[str, dict[str, Any]] = {
     "n2s": {"partition": (2, 2, 2)},
+    "structn2v": {"blind_mask": "x:1"},
     "n2s-27": {"method": "n2s", "partition": (3, 3, 3)},
 }
 
@@ -59,7 +63,7 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     for column in given.columns.split(","):
-        if column.startswith("atlas") and given.clean is None:
+        if column != "simulated" and given.clean is None:
             continue
         for row in given.rows.split(","):
             file = given.out / f"{row}.{column}.{given.minutes:g}.{given.seed}.json"
@@ -86,12 +90,22 @@ def volumes(column: str, clean: Path | None, seed: int) -> tuple[Array, Array, A
     electrons = float(column.split("-")[1])
     raw = np.maximum(tifffile.imread(clean).astype(np.float64), 0)
     truth = (raw * electrons / np.percentile(raw, 99.9))[CROP]
-    captures = []
-    for number in range(2):
-        rng = np.random.default_rng((seed, number) if number else seed)
-        noisy = rng.poisson(truth) + rng.normal(0, READ_NOISE, truth.shape)
-        captures.append(noisy.astype(np.float32))
+    captures = [
+        _capture(truth, np.random.default_rng((seed, number) if number else seed), column)
+        for number in range(2)
+    ]
     return captures[0], captures[1], truth.astype(np.float32), electrons
+
+
+def _capture(truth: Array, rng: np.random.Generator, column: str) -> Array:
+    """Photons and a camera; of ``lines``, noise of the same variance that is alike along X."""
+    if not column.startswith("lines"):
+        values = rng.poisson(truth) + rng.normal(0, READ_NOISE, truth.shape)
+        return np.asarray(values, np.float32)
+    z, y, x = truth.shape
+    white = rng.normal(0, 1, (z, y, x + 1))
+    alike = (white[..., 1:] + LEAK * white[..., :-1]) / np.sqrt(1 + LEAK**2)
+    return np.asarray(truth + np.sqrt(truth + READ_NOISE**2) * alike, np.float32)
 
 
 def cell(row: str, column: str, given: argparse.Namespace) -> dict[str, Any]:
