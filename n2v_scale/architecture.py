@@ -105,7 +105,8 @@ def design_for(
     settings = settings.resolved()
     assert settings.net is not None
     anisotropy = _anisotropy(voxel_size)
-    window = as_shape([1 if n < 3 else 3 if n < THINNEST_POOLED else 5 for n in shape])
+    hidden = parse_blind_mask(settings.blind_mask) if settings.blind_mask else ()
+    window = _window(settings, shape, hidden)
     config = _network(settings, shape, anisotropy, window)
     patch = _patch(settings, shape, config.stride)
     if any(p < w for p, w in zip(patch, window, strict=True)):
@@ -115,13 +116,13 @@ def design_for(
         )
     unet = unet_of(config)
     batch = settings.batch or _batch(patch, unet.filters if unet else 1, device_bytes)
-    turns = square(voxel_size) and patch[1] == patch[2]
+    turns = turnable(voxel_size, patch, hidden)
     return Design(
         settings.net,
         config,
         patch,
         batch,
-        settings.radius or as_shape([min(2, n - 1) if n > 1 else 1 for n in shape]),
+        settings.radius or usual_radius(shape),
         turns,
         (f"window (z, y, x) {window}: a voxel is predicted from its neighbours in it",)
         if unet is None
@@ -152,6 +153,41 @@ def _network(
     if settings.net == "blind-unet":
         return BlindUNetConfig(window, filters, unet)
     return unet if settings.net == "unet" else FilterUNetConfig(window, unet, hidden)
+
+
+def _window(settings: TrainSettings, shape: Shape, hidden: tuple[Shape, ...]) -> Shape:
+    """Of the linear filter: five voxels where there are enough, more where they would be hidden."""
+    thinnest = 4 if settings.net == "blind-unet" else 3  # its patch is a multiple of its lattice
+    window = [1 if n < thinnest else 3 if n < THINNEST_POOLED else 5 for n in shape]
+
+    def seen() -> int:
+        inside = [
+            o for o in hidden if all(abs(a) <= w // 2 for a, w in zip(o, window, strict=True))
+        ]
+        return prod(window) - 1 - len(inside)
+
+    while hidden and not seen():
+        wider = [w + 2 if 1 < w <= n - 2 else w for w, n in zip(window, shape, strict=True)]
+        if wider == window:
+            raise ConfigError(
+                f"blind mask {settings.blind_mask} hides all that is around a voxel of {shape}: "
+                "use a smaller one"
+            )
+        window = wider
+    return as_shape(window)
+
+
+def usual_radius(shape: Shape) -> Shape:
+    """Of the window that replacements are drawn from."""
+    return as_shape([min(2, n - 1) if n > 1 else 1 for n in shape])
+
+
+def turnable(
+    voxel_size: tuple[float, float, float], patch: Shape, hidden: tuple[Shape, ...]
+) -> bool:
+    """Whether 90° turns in the plane are a symmetry of voxels, patches and what is hidden."""
+    turned = {(z, x, y) for z, y, x in hidden}
+    return square(voxel_size) and patch[1] == patch[2] and turned == set(hidden)
 
 
 def square(voxel_size: tuple[float, float, float]) -> bool:

@@ -31,7 +31,7 @@ def parse_blind_mask(text: str) -> tuple[Shape, ...]:
         else:
             for part in text.split(","):
                 axis, length = part.strip().split(":")
-                number = "zyx".index(axis)
+                number = ("z", "y", "x").index(axis)
                 for k in range(-int(length), int(length) + 1):
                     offsets.add(as_shape([k if a == number else 0 for a in range(3)]))
     except ValueError:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from n2v_scale.architecture import Design
 from n2v_scale.blind_masks import parse_blind_mask
 from n2v_scale.config import TrainSettings
-from n2v_scale.errors import TrainingError
+from n2v_scale.errors import ConfigError, TrainingError
 from n2v_scale.geometry import Shape
 from n2v_scale.methods.base import Method
 from n2v_scale.methods.linear import Linear
@@ -47,7 +48,7 @@ def chosen_method(settings: TrainSettings, design: Design, sources: Sequence[Sou
         return BlindSpot(noise)
     grows = noise if noise is not None and noise.gain > 0 else None
     if settings.method == "n2s":
-        return Noise2Self(settings.partition or _partition(design.patch), grows)
+        return Noise2Self(_partition(settings, design.patch), grows)
     return Noise2Void(
         settings.voxels_per_site,
         design.radius,
@@ -58,5 +59,19 @@ def chosen_method(settings: TrainSettings, design: Design, sources: Sequence[Sou
     )
 
 
-def _partition(patch: Shape) -> Shape:
-    return FLAT_PARTITION if patch[0] == 1 else PARTITION
+def _partition(settings: TrainSettings, patch: Shape) -> Shape:
+    """As asked for, if it makes sense.
+
+    Raises
+    ------
+    ConfigError
+        When one subset would be everything, or a patch would lack one.
+    """
+    asked = settings.partition
+    if asked is None:
+        return FLAT_PARTITION if patch[0] == 1 else PARTITION
+    if prod(asked) < 2 or any(a > n for a, n in zip(asked, patch, strict=True)):
+        raise ConfigError(
+            f"partition {asked}: a cell holds at least two voxels and fits into a patch of {patch}"
+        )
+    return asked

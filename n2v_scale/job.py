@@ -8,17 +8,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from n2v_scale.architecture import Design, checked_patch, common_shape, design_for, square
+from n2v_scale.architecture import (
+    Design,
+    checked_patch,
+    common_shape,
+    design_for,
+    turnable,
+    usual_radius,
+)
+from n2v_scale.blind_masks import parse_blind_mask
 from n2v_scale.checkpoint import CheckpointFolder, read_checkpoint
 from n2v_scale.config import TrainSettings
 from n2v_scale.devices import choose_device, device_memory
 from n2v_scale.errors import ConfigError, N2VScaleError, OutputError
-from n2v_scale.geometry import as_shape
+from n2v_scale.geometry import Shape, as_shape
 from n2v_scale.io.stores import inside
 from n2v_scale.io.volume import Volume
 from n2v_scale.model import check_is_model
 from n2v_scale.model_card import read_card
-from n2v_scale.network_config import config_from_dict, unet_of
+from n2v_scale.network_config import NetworkConfig, UNetConfig, config_from_dict, unet_of
 from n2v_scale.parallel import Ranks
 from n2v_scale.requested import differences, requested
 
@@ -122,6 +130,7 @@ def _initial_design(volumes: Sequence[Volume], settings: TrainSettings) -> Desig
             f"--init {settings.init} is a {card.network} of depth {unet.depth} with {unet.filters} "
             f"filters and kernel {unet.kernel}: leave out {', '.join(others)}"
         )
+    _check_network_of_method(settings, config, unet)
     shape, voxel_size = common_shape(volumes)
     patch = checked_patch(settings.patch or as_shape(card.training["patch"]), shape, config.stride)
     return Design(
@@ -129,10 +138,27 @@ def _initial_design(volumes: Sequence[Volume], settings: TrainSettings) -> Desig
         config,
         patch,
         settings.batch or int(card.training["batch"]),
-        as_shape(card.method_config["radius"]),
-        turns=square(voxel_size) and patch[1] == patch[2],
+        settings.radius or usual_radius(shape),
+        turns=turnable(voxel_size, patch, _hidden(settings)),
         reasons=(f"network, patch and batch of {settings.init}",),
     )
+
+
+def _check_network_of_method(
+    settings: TrainSettings, config: NetworkConfig, unet: UNetConfig
+) -> None:
+    """Refuse to begin with a network that the method would not have made."""
+    hidden = getattr(config, "hidden", _hidden(settings))
+    if set(hidden) != set(_hidden(settings)) or unet.plain != (settings.method != "n2v2"):
+        raise ConfigError(
+            f"--init {settings.init} was trained by another method, whose network --method "
+            f"{settings.method} cannot use: leave out --init, or begin with a model of the same "
+            "method and blind mask"
+        )
+
+
+def _hidden(settings: TrainSettings) -> tuple[Shape, ...]:
+    return parse_blind_mask(settings.blind_mask) if settings.blind_mask else ()
 
 
 def check_same(now: dict[str, Any], before: Any, folder: Path) -> None:
@@ -151,13 +177,16 @@ def check_same(now: dict[str, Any], before: Any, folder: Path) -> None:
         )
 
 
-def check_folder(folder: Path, volumes: Sequence[Volume]) -> None:
+def check_folder(folder: Path, volumes: Sequence[Volume], *others: str | None) -> None:
     """Refuse a place for a model that cannot be written, or would damage something."""
     for volume in volumes:
         if inside(folder, volume.address):
             raise OutputError(
                 f"the model {folder} would lie inside its own input: choose another name"
             )
+    for other in others:
+        if other is not None and inside(folder, other):
+            raise OutputError(f"the model {folder} would lie inside {other}: choose another name")
     if folder.exists():
         check_is_model(folder)
     try:

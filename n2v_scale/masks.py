@@ -6,6 +6,7 @@ there alone.
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import product
 from math import prod
 
@@ -92,7 +93,8 @@ def neighbourhood_medians(voxels: Tensor, sites: Tensor, shape: Shape, radius: S
     Tensor
         (n, sites). At the border the window is cut, and what is missing is the nearest there is.
     """
-    around = [o for o in product(*(range(-r, r + 1) for r in radius)) if any(o)]
+    reach = [min(r, n - 1) for r, n in zip(radius, shape, strict=True)]
+    around = [o for o in product(*(range(-r, r + 1) for r in reach)) if any(o)]
     extent = torch.tensor(shape, device=sites.device)
     values = []
     for offset in torch.tensor(around, device=sites.device):
@@ -152,6 +154,7 @@ def hidden_structures(
     return torch.where(source < 0, torch.arange(count, device=sites.device), source)
 
 
+@cache
 def free_shifts(mask: tuple[Shape, ...], radius: Shape, shape: Shape) -> list[Shape]:
     """The shifts within reach that lead a structure, or its mirror images, away from itself.
 

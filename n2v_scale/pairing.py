@@ -38,13 +38,20 @@ def paired_volume(volumes: Sequence[Volume], settings: TrainSettings) -> Volume 
             "select the same part of both with --channel, --timepoints, --pair-channel and "
             "--pair-timepoints"
         )
+    same = (paired.channels, paired.timepoints) == (volume.channels, volume.timepoints)
+    if same and paired.identity() == volume.identity():
+        raise ConfigError(
+            f"{address} is {volume.address} itself, from which only the noise would be learned: "
+            "name another capture, or other channels or time points of it"
+        )
     return paired
 
 
 def _indices(text: str) -> slice | list[int]:
     try:
         if ":" in text:
-            return slice(*(int(part) if part else None for part in text.split(":")))
+            start, stop = text.split(":")
+            return slice(*(int(part) if part else None for part in (start, stop)))
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(
@@ -57,4 +64,4 @@ def pair_request(volumes: Sequence[Volume], settings: TrainSettings) -> str | No
     paired = paired_volume(volumes, settings)
     if paired is None:
         return None
-    return f"{paired.address} {paired.identity()[:12]}"
+    return f"{paired.address} {list(paired.channels)} {list(paired.timepoints)} {paired.identity()}"

@@ -23,6 +23,7 @@ from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import normalise
 from n2v_scale.io.volume import Volume
 from n2v_scale.ledger import Ledger
+from n2v_scale.methods.paired import Paired
 from n2v_scale.model import Model
 from n2v_scale.noise import NoiseModel
 from n2v_scale.plan import PLAN_FORMAT
@@ -148,7 +149,9 @@ class ModelPredictor:
                 place.box, self.plain.halo, self.plain.stride, self.noisy.spatial_shape
             ).data.slices_in(self._read_box(place))
             return Predicted(noisy, written, self._mean(self.plain, place, values[inner]), seen)
-        return Predicted(noisy, written, found, seen, self._masked(place, values))
+        hides = not isinstance(self.model.method, Paired)  # pairs are trained on what is seen
+        masked = self._masked(place, values) if hides else None
+        return Predicted(noisy, written, found, seen, masked)
 
     def _mean(self, model: Model, place: SampledBox, values: Array) -> Array:
         region = Region(place.t, place.c, place.box, self.noisy.spatial_shape)

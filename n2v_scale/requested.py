@@ -63,7 +63,7 @@ def differences(now: dict[str, Any], before: Any) -> list[str]:
     for name in sorted(now.keys() | before.keys()):
         if name in ("volumes", "identities"):
             continue
-        a, b = before.get(name), now.get(name)
+        a, b = before.get(name, _default(name)), now.get(name)
         if name == "on_nan" and a == "error":
             continue  # nothing was met that is not finite: any answer goes on with that
         if a != b:
@@ -72,6 +72,12 @@ def differences(now: dict[str, Any], before: Any) -> list[str]:
         a, b = before.get("volumes"), now.get("volumes")
         found.append(f"volumes: {a}, now {b}" if a != b else f"the content of {b} has changed")
     return found
+
+
+def _default(name: str) -> Any:
+    """Of a setting that there was not yet when the training was begun."""
+    field = TrainSettings.model_fields.get(name)
+    return None if field is None else field.default
 
 
 def _text(value: Any) -> str:

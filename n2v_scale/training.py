@@ -68,7 +68,7 @@ def train_model(
             "--devices starts processes itself, and this one was started with others already: "
             "leave it out"
         )
-    check_folder(folder, volumes)
+    check_folder(folder, volumes, settings.pair, settings.target)
     checkpoints = CheckpointFolder.beside(folder)
     with joined(group, choose_device(settings.device)) as ranks:
         progress = progress if ranks.leads else NoProgress()

@@ -164,3 +164,26 @@ def test_the_design_can_be_built(shape):
     assert build_network(chosen.network, chosen.network_config).stride == (
         chosen.network_config.stride
     )
+
+
+@pytest.mark.parametrize(("mask", "turns"), [("x:2", False), ("x:2,y:2", True), ("z:3", True)])
+def test_turns_are_a_symmetry_only_if_what_is_hidden_turns_too(mask, turns):
+    settings = TrainSettings(method="structn2v", blind_mask=mask)
+    assert design_for(settings, (32, 96, 96), (1.0, 1.0, 1.0)).turns == turns
+
+
+def test_a_window_is_wider_than_what_is_hidden():
+    settings = TrainSettings(method="linear", blind_mask="box:0,2,2")
+    design = design_for(settings, (1, 256, 256), (1.0, 1.0, 1.0))
+    assert design.network_config.window == (1, 7, 7)
+    lines = TrainSettings(method="linear", blind_mask="x:9")
+    assert design_for(lines, (32, 96, 96), (1.0, 1.0, 1.0)).network_config.window == (5, 5, 5)
+    with pytest.raises(ConfigError, match="hides all that is around a voxel"):
+        design_for(
+            TrainSettings(method="linear", blind_mask="box:0,9,9"), (1, 17, 17), (1.0, 1.0, 1.0)
+        )
+
+
+def test_three_planes_can_be_trained_on_blindly():
+    design = design_for(TrainSettings(method="ssdn"), (3, 64, 64), (1.0, 1.0, 1.0))
+    assert design.patch[0] == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import signal
 import sys
 
@@ -211,7 +212,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, volume):
 
 
 def test_a_value_at_the_end_of_the_range_is_told(tmp_path, volume, caplog):
-    card = calibrated_filter(volume, tmp_path / "f", "gaussian", values=[0.4, 0.3])
+    with caplog.at_level(logging.WARNING, "n2v_scale"):
+        card = calibrated_filter(volume, tmp_path / "f", "gaussian", values=[0.4, 0.3])
     assert card.values == (0.4,)
     assert "at the end of the values that were tried, 0.4: try more (--values)" in caplog.text
 

@@ -193,6 +193,16 @@ def test_at_the_border_the_median_is_that_of_neighbours(site):
     assert alone.item() == 5
 
 
+def test_in_one_plane_the_median_does_not_know_the_site():
+    shape = (1, 9, 9)
+    voxels = torch.randn(1, 81, generator=torch.Generator().manual_seed(0))
+    site = torch.tensor([[[0, 4, 4]]])
+    before = neighbourhood_medians(voxels, site, shape, (1, 2, 2)).item()
+    for value in (-100.0, 100.0):
+        voxels[0, 40] = value
+        assert neighbourhood_medians(voxels, site, shape, (1, 2, 2)).item() == before
+
+
 MASKS = ["x:3", "y:1", "z:1,x:2", "box:0,1,1", "box:1,1,1"]
 
 
@@ -250,7 +260,9 @@ def test_a_mask_is_written_as_lines_or_a_box(text, count):
     assert {tuple(-a for a in o) for o in offsets} == set(offsets)
 
 
-@pytest.mark.parametrize("text", ["", "x", "x:", "x:0", "q:3", "box:1,1", "x:-2", "5"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "x:", "x:0", "q:3", "zy:2", ":5", "box:1,1", "x:-2", "5"]
+)
 def test_what_is_no_mask_is_an_error_that_shows_one(text):
     with pytest.raises(ConfigError, match="write x:5 for a line along X"):
         parse_blind_mask(text)

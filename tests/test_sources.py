@@ -257,17 +257,20 @@ def test_the_common_noise_is_the_mean_of_the_channels_normalised(store, client):
     assert common_noise([replace(sources[0], survey=None)]) is None
 
 
-def test_noise_that_is_not_trusted_or_does_not_grow_weights_nothing(store, client):
+def test_noise_that_is_not_trusted_is_not_common(store, client):
     (source,) = open_sources([store(textured())], PATCH, client)
     channel = source.survey.channels[0]
     for noise in (
         None,
-        NoiseModel(0.0, 500.0, 5.0),
         NoiseModel(1.0, 500.0, 5.0, misfit=0.3),
         NoiseModel(1.0, 5000.0, 0.0),  # nothing is known where most voxels are
     ):
         survey = replace(source.survey, channels=(replace(channel, noise=noise),))
         assert common_noise([replace(source, survey=survey)]) is None
+    camera = NoiseModel(0.0, 500.0, 5.0)
+    found = common_noise([source], camera)
+    assert found.read_noise == pytest.approx(5 / source.normalisation.scale[0])
+    assert found.gain == 0
 
 
 def test_foreground_in_what_the_cells_leave_out_is_found(store, client):

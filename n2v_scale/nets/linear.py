@@ -93,6 +93,8 @@ class BlindFilter(nn.Module):
             count += int(whole.sum())
         moments = moments[0] if count >= FEWEST_WINDOWS * size else moments.sum(dim=0)
         keep = self.neighbours.flatten().nonzero().flatten().tolist()
+        if not keep:
+            raise TrainingError("the blind mask hides the filter's whole window: use a smaller one")
         gram = moments[keep][:, keep]
         scale = float(gram.diagonal().mean())
         if scale <= 0:

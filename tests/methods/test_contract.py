@@ -137,7 +137,17 @@ def volume(tmp_path_factory, write_volume: Callable[..., Volume]) -> Volume:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory, volume: Volume, client: Client) -> Callable[[str], Path]:
+def capture(tmp_path_factory, volume: Volume, write_volume: Callable[..., Volume]) -> Volume:
+    """Another one of the same."""
+    noise = np.random.default_rng(1).normal(0, 3, SHAPE)
+    values = (volume.read(0, 0, Box.whole(SHAPE)) + noise).astype(np.float32)
+    return write_volume(tmp_path_factory.mktemp("captures") / "v.zarr", values)
+
+
+@pytest.fixture(scope="module")
+def models(
+    tmp_path_factory, volume: Volume, capture: Volume, client: Client
+) -> Callable[[str], Path]:
     """The folder of a model of a method, trained for three steps."""
     folder = tmp_path_factory.mktemp("models")
 
@@ -146,7 +156,7 @@ def models(tmp_path_factory, volume: Volume, client: Client) -> Callable[[str], 
             settings = {"steps": 3, "depth": 1, "filters": 4, "patch": (8, 16, 24), "batch": 2}
             options = settings | {"threads": 1} | ASKED.get(name, {})
             if name in PAIRED:
-                options["pair" if name == "n2n" else "target"] = volume.address
+                options["pair" if name == "n2n" else "target"] = capture.address
             train(volume, folder / name, method=name, client=client, **options)
         return folder / name
 
@@ -219,6 +229,31 @@ def test_a_blind_prediction_does_not_see_its_voxel(name, models, volume):
     assert not torch.equal(after.mean, before.mean)
     if before.std is not None and after.std is not None:
         torch.testing.assert_close(after.std[at], before.std[at], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [n for n in EXAMPLES if n != "linear"])
+def test_a_model_of_the_same_method_can_be_begun_with(
+    name, models, volume, capture, client, tmp_path
+):
+    options = {"steps": 1, "client": client, "init": str(models(name))} | ASKED.get(name, {})
+    if name in PAIRED:
+        options["pair" if name == "n2n" else "target"] = capture.address
+    assert train(volume, tmp_path / "m", method=name, **options).card.method == name
+
+
+@pytest.mark.parametrize(
+    ("method", "of", "more"),
+    [("structn2v", "n2v", {"blind_mask": "x:2"}), ("n2v", "structn2v", {}), ("n2v", "ssdn", {})],
+)
+def test_a_network_of_another_method_is_not_begun_with(method, of, more, models, volume, tmp_path):
+    with pytest.raises(ConfigError, match="--init"):
+        train(volume, tmp_path / "m", method=method, init=str(models(of)), steps=1, **more)
+
+
+@pytest.mark.parametrize("partition", [(1, 1, 1), (64, 2, 2)])
+def test_a_partition_that_hides_all_or_nothing_is_refused(partition, volume, client, tmp_path):
+    with pytest.raises(ConfigError, match="a cell holds at least two voxels"):
+        train(volume, tmp_path / "m", method="n2s", partition=partition, steps=1, client=client)
 
 
 def test_a_method_that_sees_its_voxel_has_no_posterior(models, volume, client, tmp_path):

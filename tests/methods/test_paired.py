@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,10 @@ import torch
 from n2v_scale.api import train
 from n2v_scale.cluster import thread_client
 from n2v_scale.config import TrainSettings
-from n2v_scale.errors import ConfigError, InputError
+from n2v_scale.errors import ConfigError, InputError, OutputError
 from n2v_scale.io.open import open_volume
 from n2v_scale.methods.paired import Paired
-from n2v_scale.pairing import paired_volume
+from n2v_scale.pairing import pair_request, paired_volume
 from n2v_scale.patches import PatchSampler
 from n2v_scale.sources import open_sources
 from n2v_scale.streams import Streams
@@ -88,6 +90,41 @@ def test_what_belongs_together_is_asked_for(settings, message, tmp_path, write_v
     volume = write_volume(tmp_path / "a.zarr", np.ones((4, 32, 32), np.float32))
     with pytest.raises(ConfigError, match=message):
         train(volume, tmp_path / "m", **settings)
+
+
+def test_a_volume_is_not_its_own_pair(tmp_path, write_volume):
+    image = np.random.default_rng(0).normal(100, 5, (4, 32, 32)).astype(np.float32)
+    volume = write_volume(tmp_path / "a.zarr", image)
+    with pytest.raises(ConfigError, match="only the noise would be learned"):
+        train(volume, tmp_path / "m", method="n2n", pair=str(tmp_path / "a.zarr"))
+
+
+def test_a_pair_that_has_changed_is_another_one(tmp_path, write_volume):
+    images = np.random.default_rng(0).normal(100, 5, (3, 4, 32, 32)).astype(np.float32)
+    volume = write_volume(tmp_path / "a.zarr", images[0])
+    write_volume(tmp_path / "b.zarr", images[1])
+    settings = TrainSettings(method="n2n", pair=str(tmp_path / "b.zarr"))
+    before = pair_request([volume], settings)
+    assert pair_request([volume], settings) == before
+    shutil.rmtree(tmp_path / "b.zarr")
+    write_volume(tmp_path / "b.zarr", images[2])
+    assert pair_request([volume], settings) != before
+
+
+@pytest.mark.parametrize("text", ["1:2:3:4", "0:5:0", "a", "1:b"])
+def test_time_points_that_are_none_are_refused(text, tmp_path, write_volume):
+    volume = write_volume(tmp_path / "a.zarr", np.ones((2, 4, 32, 32), np.float32), "tzyx")
+    settings = {"method": "n2n", "pair": str(tmp_path / "a.zarr"), "pair_timepoints": text}
+    with pytest.raises(ConfigError, match="is no list such as 0,2"):
+        train(volume, tmp_path / "m", **settings)
+
+
+def test_a_model_is_not_written_into_its_pair(tmp_path, write_volume):
+    volume = write_volume(tmp_path / "a.zarr", np.ones((4, 32, 32), np.float32))
+    pair = tmp_path / "b.zarr"
+    write_volume(pair, np.ones((4, 32, 32), np.float32))
+    with pytest.raises(OutputError, match="would lie inside"):
+        train(volume, pair / "m", method="n2n", pair=str(pair))
 
 
 def test_a_pair_of_another_shape_is_refused(tmp_path, write_volume):
