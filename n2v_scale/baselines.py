@@ -21,7 +21,10 @@ from n2v_scale.output import check_place
 from n2v_scale.prediction import MEMORY_SHARE
 from n2v_scale.progress import Progress
 
-NETWORK_ONLY = {"device", "precision", "threads", "posterior", "gain", "offset", "read_noise"}
+NETWORK_ONLY = {
+    *("device", "precision", "threads", "plain", "tta"),
+    *("posterior", "gain", "offset", "read_noise"),
+}
 """Settings that a filter has no use for."""
 
 

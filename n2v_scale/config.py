@@ -68,11 +68,11 @@ class Settings(BaseModel):
 class CameraSettings(Settings):
     """The camera's noise, in the volume's units; seen in a sample where it is None."""
 
-    gain: Annotated[float, Field(ge=0)] | None = None
+    gain: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Units an electron."""
-    offset: float | None = None
+    offset: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """What a voxel without light holds."""
-    read_noise: Annotated[float, Field(ge=0)] | None = None
+    read_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Standard deviation without light."""
 
     @property

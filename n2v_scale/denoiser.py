@@ -112,6 +112,10 @@ class Denoiser(Hashable, Protocol):
     def blind(self) -> bool:
         """Whether it predicts a voxel without having seen it; see :mod:`n2v_scale.posterior`."""
 
+    @property
+    def several_passes(self) -> bool:
+        """Whether :attr:`OpenOptions.plain` means something to it."""
+
     def noise_for(self, volume: Volume) -> tuple[NoiseModel | None, ...] | None:
         """The noise by channel that it knows of this very volume, or None when it does not."""
 
@@ -169,6 +173,7 @@ class Identity:
     key = IDENTITY
     needs_normalisation = False
     blind = False
+    several_passes = False
     base_bytes = 2**28
 
     def __init__(self, halo: Halo = NO_HALO, stride: Shape = (1, 1, 1)) -> None:

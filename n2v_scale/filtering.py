@@ -34,6 +34,7 @@ class CalibratedFilter:
 
     needs_normalisation = True
     blind = False
+    several_passes = False
     stride: Shape = (1, 1, 1)
     base_bytes = PROCESS_BYTES
 

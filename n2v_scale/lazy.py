@@ -77,6 +77,8 @@ def denoise(
         )
     opened_model = _model(model, None if noise is None else tuple(noise))
     source = _canonical(array, names)  # (t, c, z, y, x)
+    if noise is not None and len(noise) != source.shape[1]:
+        raise ConfigError(f"noise is given for {len(noise)} of {source.shape[1]} channels")
     cut = _tile(source, opened_model, tile)
     constants: Any = normalisation or _sampled_normalisation(source)
     chunks = source.to_delayed()
@@ -148,7 +150,7 @@ class _Place:
         return partial(
             _denoise_box,
             str(self.model.folder),
-            OpenOptions(None, device, threads, noise=self.model.options.noise),
+            replace(self.model.options, normalisation=None, device=device, threads=threads),
             self.tiles(),
             self.read_box(),
             self.write,
@@ -205,7 +207,8 @@ def _model(model: str | PathLike[str] | Model, noise: tuple[NoiseModel, ...] | N
         When there is noise to use, and the model has seen the voxels it predicts.
     """
     folder = model.folder if isinstance(model, Model) else Path(model)
-    found = Model(folder, OpenOptions(noise=noise))
+    options = model.options if isinstance(model, Model) else OpenOptions()
+    found = Model(folder, replace(options, noise=noise))
     if noise is not None and not found.blind:
         raise ConfigError(
             f"{folder} sees the voxels it predicts, so their own values cannot be put back: leave "

@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 
 PROCESS_BYTES = 420 * 2**20 + SLABS_BYTES
 """Of a worker with Dask, zarr and torch, which has computed a small tile and keeps its slabs."""
-POSTERIOR_COPIES = 9
+POSTERIOR_COPIES = 12
 """Of what the network gives, while the voxels' own values are put back."""
-HIDING_COPIES = 7
+HIDING_COPIES = 9
 """Of a tile, where subsets of it are hidden in turn."""
 MARGIN = 1.1
 """For what the allocator and the convolutions' own buffers take: 3% were seen."""
@@ -87,7 +87,12 @@ class Model:
     @property
     def blind(self) -> bool:
         """Whether it predicts a voxel without having seen it."""
-        return self.card.blind and not self.options.plain
+        return self.card.blind and not (self.options.plain and self.card.passes > 1)
+
+    @property
+    def several_passes(self) -> bool:
+        """Whether it is applied in more than one, unless it is applied plainly."""
+        return self.card.passes > 1
 
     @property
     def _passes(self) -> int:
@@ -241,7 +246,8 @@ class Model:
             out = self._inferred(x, crop, inside, boxes.padded)
             if self.options.noise is not None:
                 noise = self.options.noise[region.c].normalised(offset, scale)
-                out = _posterior(x, out, noise, wide.slices_in(boxes.padded), inside)
+                there = boxes.data.intersect(wide).slices_in(wide)
+                out = _posterior(x[(..., *wide.slices_in(boxes.padded))], out, noise, there)
         keep = region.core.slices_in(wide)
         return Estimate(
             _restore(out.mean, keep, scale, offset),
@@ -258,18 +264,17 @@ class Model:
 
 
 def _posterior(
-    x: torch.Tensor,
+    noisy: torch.Tensor,
     blind: TensorEstimate,
     noise: NoiseModel,
-    core: tuple[slice, slice, slice],
-    inside: Box,
+    inside: tuple[slice, slice, slice],
 ) -> TensorEstimate:
-    """With the voxels' own values put back; ``core`` and ``inside`` are parts of the tile ``x``."""
+    """With the voxels' own values put back; ``inside`` is where there are voxels."""
     from n2v_scale.posterior import with_own_value
 
-    there = x.new_zeros(x.shape)
-    there[(..., *inside.slices)] = 1
-    return with_own_value(x[(..., *core)], blind, noise, there[(..., *core)])
+    there = noisy.new_zeros(noisy.shape)
+    there[(..., *inside)] = 1
+    return with_own_value(noisy, blind, noise, there)
 
 
 def load_model(folder: str | Path, *, device: str = "cpu") -> Model:

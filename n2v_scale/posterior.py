@@ -20,8 +20,8 @@ from math import exp
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from n2v_scale.line_sums import line_sum
 from n2v_scale.methods.base import TensorEstimate
 from n2v_scale.noise import REACH, NoiseModel
 
@@ -94,10 +94,8 @@ def neighbours_mean(x: Tensor, there: Tensor | None = None) -> Tensor:
 
 def _around(x: Tensor) -> Tensor:
     """A Gaussian's weighted sum over the neighbourhood (b, c, z, y, x), without the centre."""
-    line = x.new_tensor([exp(-0.5 * (k / SIGMA) ** 2) for k in range(-REACH, REACH + 1)])
+    line = [exp(-0.5 * (k / SIGMA) ** 2) for k in range(-REACH, REACH + 1)]
     out = x
     for axis in (2, 3, 4):
-        shape, padding = [1] * 5, [0] * 3
-        shape[axis], padding[axis - 2] = len(line), REACH
-        out = F.conv3d(out, line.reshape(shape), padding=padding)
+        out = line_sum(out, axis, line)
     return out - x  # the centre's weight is 1

@@ -10,6 +10,7 @@ from distributed.system import memory_limit
 from n2v_scale.config import PredictSettings
 from n2v_scale.cores import available_cores, split_cores
 from n2v_scale.denoiser import IDENTITY, Denoiser, Normalisation, OpenOptions, open_denoiser
+from n2v_scale.errors import ConfigError
 from n2v_scale.foreground import Foreground, open_foreground
 from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import normalise, remember
@@ -54,6 +55,7 @@ def make_prediction_plan(
         settings = begun_with(settings, Ledger(normalise(output), "").record())
     denoiser = open_denoiser(address, OpenOptions(plain=settings.plain))
     denoiser.check_fits(volume)
+    _check_options(denoiser, settings)
     device = _device(settings.device)
     budget = budget_for(settings, device)
     normalisation = _normalisation(denoiser, volume, settings.seed)
@@ -84,6 +86,14 @@ def make_prediction_plan(
         budget=budget,
     )
     return replace(plan, precision_error=precision.error)
+
+
+def _check_options(denoiser: Denoiser, settings: PredictSettings) -> None:
+    """Refuse what the denoiser would not heed."""
+    if settings.plain and not denoiser.several_passes:
+        raise ConfigError("--plain is for a model of several passes, such as n2s: leave it out")
+    if settings.tta and not denoiser.needs_normalisation:
+        raise ConfigError("--tta is for networks, and this is a filter: leave it out")
 
 
 def budget_for(settings: PredictSettings, device: str) -> Budget:

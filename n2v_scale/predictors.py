@@ -6,6 +6,7 @@ the voxel, and so has a Noise2Void network's: the model is asked how it answers 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,6 @@ from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import normalise
 from n2v_scale.io.volume import Volume
 from n2v_scale.ledger import Ledger
-from n2v_scale.methods.paired import Paired
 from n2v_scale.model import Model
 from n2v_scale.noise import NoiseModel
 from n2v_scale.plan import PLAN_FORMAT
@@ -149,7 +149,7 @@ class ModelPredictor:
                 place.box, self.plain.halo, self.plain.stride, self.noisy.spatial_shape
             ).data.slices_in(self._read_box(place))
             return Predicted(noisy, written, self._mean(self.plain, place, values[inner]), seen)
-        hides = not isinstance(self.model.method, Paired)  # pairs are trained on what is seen
+        hides = self.model.card.method not in ("n2n", "supervised")  # those train on what is seen
         masked = self._masked(place, values) if hides else None
         return Predicted(noisy, written, found, seen, masked)
 
@@ -245,12 +245,32 @@ def predictor_for(
     options = None
     if record is not None and record["plan"]["denoiser"]["key"] == opened.key:
         plan = recorded_plan(record, denoised.address, StorageOptions())
+        if plan.nodata is not None or record["plan"]["foreground"]:
+            raise InputError(
+                f"{denoised.address} was made with --mask or --nodata and holds voxels that were "
+                "left as they were, which tell nothing of the error: evaluate an output that was "
+                "made without"
+            )
         options = replace(plan.open_options, device="cpu", threads=None, precision="float32")
+        options = _of_channels(options, denoised.channels)
+        opened = Model(folder, OpenOptions(plain=plan.plain))
         if opened.blind and plan.noise is None:
             return StoredBlind(denoised, noisy)
     if options is None:
         options = _fresh(folder, noisy, camera if opened.blind else None)
     return ModelPredictor(folder, options, denoised, noisy)
+
+
+def _of_channels(options: OpenOptions, channels: Sequence[int]) -> OpenOptions:
+    """The constants and the noise of the channels of the output that are looked at."""
+    constants, noise = options.normalisation, options.noise
+    if constants is not None:
+        constants = Normalisation(
+            tuple(constants.offset[c] for c in channels),
+            tuple(constants.scale[c] for c in channels),
+        )
+    chosen = None if noise is None else tuple(noise[c] for c in channels)
+    return replace(options, normalisation=constants, noise=chosen)
 
 
 NOT_KNOWN = (

@@ -29,8 +29,12 @@ def begun_with(settings: PredictSettings, record: dict[str, Any] | None) -> Pred
         "block": as_shape(stored["block"]),
         "tile": as_shape(stored["tile"]),
     }
-    open_sizes = {name: size for name, size in sizes.items() if getattr(settings, name) is None}
-    return settings.model_copy(update=open_sizes)
+    chosen: dict[str, Any] = {
+        name: size for name, size in sizes.items() if getattr(settings, name) is None
+    }
+    if settings.posterior is None and settings.camera is None:
+        chosen["posterior"] = "noise" in stored  # a sample may say something else by now
+    return settings.model_copy(update=chosen)
 
 
 def resume_plan(stored: dict[str, Any], fresh: Plan, settings: PredictSettings) -> Plan:

@@ -142,3 +142,18 @@ def test_a_file_that_is_no_toml_is_named(tmp_path, raw):
 def test_settings_do_not_change():
     with pytest.raises(ValidationError, match="frozen"):
         TrainSettings().steps = 4
+
+
+@pytest.mark.parametrize("name", ["gain", "offset", "read_noise"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_camera_is_finite(name, value):
+    camera = {"gain": 1.0, "offset": 0.0, "read_noise": 1.0} | {name: value}
+    with pytest.raises(ConfigError, match=name.replace("_", "-")):
+        read_settings(PredictSettings, None, **camera)
+
+
+def test_a_camera_is_told_as_a_whole():
+    with pytest.raises(ConfigError, match="belong together"):
+        read_settings(PredictSettings, None, gain=1.0)
+    with pytest.raises(ConfigError, match="makes no noise"):
+        read_settings(TrainSettings, None, gain=0.0, offset=5.0, read_noise=0.0)

@@ -7,9 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import correlate1d, gaussian_filter
 
+from n2v_scale.line_sums import line_sum
 from n2v_scale.methods.base import TensorEstimate
+from n2v_scale.methods.n2s import Noise2Self
+from n2v_scale.model import HIDING_COPIES, POSTERIOR_COPIES
+from n2v_scale.nets.memory import LiveBytes
 from n2v_scale.noise import NoiseModel
 from n2v_scale.posterior import bayes, residual_variance, signal_noise, with_own_value
 
@@ -110,3 +114,40 @@ def test_a_network_says_where_it_errs_and_the_residuals_how_much():
     expected = bayes(noisy, predicted, spread**2, torch.full_like(noisy, 0.25))
     inner = (..., *(slice(6, -6),) * 3)
     torch.testing.assert_close(found.std[inner], expected.std[inner], rtol=0.3, atol=0)
+
+
+@pytest.mark.parametrize("says", [False, True])
+def test_it_takes_no_more_copies_than_the_forecast_counts(says):
+    shape = (1, 1, 32, 32, 32)
+    with LiveBytes() as live:
+        noisy, mean, std = torch.randn(shape), torch.randn(shape), torch.rand(shape)
+        blind = TensorEstimate(mean, std if says else None)
+        with_own_value(noisy, blind, CAMERA, torch.ones_like(noisy))
+    assert live.peak <= POSTERIOR_COPIES * 4 * 32**3
+
+
+def test_hidden_subsets_take_no_more_copies_than_the_forecast_counts():
+    with LiveBytes() as live:
+        x = torch.randn(1, 1, 32, 32, 32)
+
+        def network(tile, crop, inside):
+            return tile[..., 8:-8, 8:-8, 8:-8].clone()
+
+        Noise2Self((2, 2, 2)).infer(network, x, ((8, 8),) * 3, None)
+    assert live.peak <= (HIDING_COPIES + 1) * 4 * 32**3 + 2 * 4 * 16**3
+
+
+@given(
+    length=st.integers(1, 9),
+    reach=st.integers(0, 5),
+    seed=st.integers(0, 99),
+    axis=st.sampled_from([2, 3, 4]),
+)
+def test_a_sum_along_a_line_is_scipys(length, reach, seed, axis):
+    rng = np.random.default_rng(seed)
+    shape = [1, 1, 2, 3, 4]
+    shape[axis] = length
+    values, weights = rng.normal(size=shape), rng.normal(size=2 * reach + 1)
+    found = line_sum(torch.from_numpy(values), axis, weights.tolist()).numpy()
+    expected = correlate1d(values, weights, axis, mode="constant")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)

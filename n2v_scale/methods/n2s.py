@@ -14,9 +14,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from n2v_scale.geometry import Box, Halo, Shape, as_shape
+from n2v_scale.line_sums import line_sum
 from n2v_scale.methods.base import Example, TensorEstimate
 from n2v_scale.noise import NoiseModel
 from n2v_scale.streams import Streams
@@ -112,9 +112,7 @@ class Noise2Self:
 
 def neighbours_mean(x: Tensor, there: Tensor) -> Tensor:
     """The mean of the neighbours within one voxel that are ``there``, (b, 1, z, y, x)."""
-    size = as_shape([min(3, n) if n > 2 else 1 for n in x.shape[2:]])
-    padding = [k // 2 for k in size]
-    ones = x.new_ones(1, 1, *size)
-    total = F.conv3d(x * there, ones, padding=padding)
-    count = F.conv3d(there.expand_as(x), ones, padding=padding)
+    total, count = x * there, there.expand_as(x)
+    for axis in (2, 3, 4):
+        total, count = (line_sum(t, axis, (1.0, 1.0, 1.0)) for t in (total, count))
     return total / count.clamp_min(1)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from distributed import Client
 
-from n2v_scale.api import predict, train
+from n2v_scale.api import estimate_error, predict, train
 from n2v_scale.config import PredictSettings
 from n2v_scale.denoiser import OpenOptions, Region, open_denoiser, tile_boxes
 from n2v_scale.diagnosis import diagnose_volume
-from n2v_scale.errors import ConfigError
+from n2v_scale.errors import ConfigError, InputError, PlanError
 from n2v_scale.geometry import NO_HALO, Box, round_up
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
@@ -275,6 +275,37 @@ def test_a_plain_pass_sees_every_voxel_and_has_no_posterior(models, volume, clie
     out = tmp_path / "p.zarr"
     predict(volume, models("n2s"), out, client=client, plain=True, pyramid=False)
     assert open_volume(out).read(0, 0, Box.whole(SHAPE)).std() > 0
+
+
+@pytest.mark.parametrize("name", [n for n in EXAMPLES if n != "n2s"])
+def test_a_plain_pass_is_for_what_takes_several(name, models, volume, client, tmp_path):
+    with pytest.raises(ConfigError, match="several passes"):
+        predict(volume, models(name), tmp_path / "o.zarr", client=client, plain=True)
+    assert Model(models(name), OpenOptions(plain=True)).blind == EXAMPLES[name].blind
+
+
+def test_a_begun_output_keeps_its_posterior(models, volume, client, tmp_path, monkeypatch):
+    """Whatever a sample says when it goes on."""
+    out, options = tmp_path / "o.zarr", {"block": (8, 24, 16), "chunk": (8, 8, 8)}
+    predict(volume, models("linear"), out, client=client, only=[0], posterior=True, **options)
+    monkeypatch.setattr("n2v_scale.known_noise._seen", lambda *_: (NoiseModel(9.0, 0.0, 9.0),))
+    predict(volume, models("linear"), out, client=client, **options)
+    with pytest.raises(PlanError, match="posterior"):
+        predict(volume, models("linear"), out, client=client, posterior=False, **options)
+
+
+def test_what_was_left_as_it_was_is_not_judged(models, volume, client, tmp_path):
+    out = tmp_path / "o.zarr"
+    predict(volume, models("linear"), out, client=client, nodata=-5.0, pyramid=False)
+    with pytest.raises(InputError, match="left as they were"):
+        estimate_error(out, volume)
+
+
+def test_an_output_of_one_plain_pass_is_not_taken_for_blind(models, volume, client, tmp_path):
+    out = tmp_path / "o.zarr"
+    predict(volume, models("n2s"), out, client=client, plain=True, pyramid=False, dtype="float32")
+    found = estimate_error(out, volume, **CAMERA)
+    assert found.masked_psnr is not None
 
 
 def test_correlated_noise_and_noise_that_does_not_show_have_no_posterior_unless_asked_for(
