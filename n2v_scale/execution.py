@@ -32,6 +32,7 @@ from n2v_scale.output import (
     find_output,
     finish_output,
     ledger_of,
+    tidy_output,
 )
 from n2v_scale.plan import Plan
 from n2v_scale.progress import NoProgress, Progress
@@ -115,6 +116,7 @@ def run_plan(
         check_output(plan)
         found = None if overwrite else find_output(plan, settings, look_at_input=full)
         if found is not None and found.complete and is_intact(found.plan, found.ledger):
+            tidy_output(plan.output.store, progress.say)
             return _summary(found.plan, totals, 0, started, already_finished=True)
         with driver_lock(plan.output.store, wait=progress.say) as lock:
             if overwrite:

@@ -24,6 +24,11 @@ RETRIES = 60
 """The same while the store fails."""
 
 
+def is_locked(store: str) -> bool:
+    """Whether there is a lock, be its holder alive or dead."""
+    return get(store, LOCK_KEY) is not None
+
+
 @contextmanager
 def driver_lock(
     store: str, *, lease_s: float = LEASE_S, wait: Callable[[str], None] | None = None

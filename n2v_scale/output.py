@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +31,7 @@ from n2v_scale.io.writer import (
     sweep_partial_files,
 )
 from n2v_scale.ledger import Ledger
+from n2v_scale.lock import driver_lock, is_locked
 from n2v_scale.plan import Plan
 from n2v_scale.recovery import all_done, damaged_by_size, forget, levels_of, lost_metadata
 from n2v_scale.resume import resume_plan
@@ -148,6 +151,17 @@ def begin_output(plan: Plan, settings: PredictSettings, *, look_at_input: bool =
     forget(plan, output.ledger, damaged)
     _write_what_is_lost(plan, lost)
     return replace(output, complete=False)
+
+
+def tidy_output(store: str, wait: Callable[[str], None]) -> None:
+    """Take away what a run has left that was killed between its last byte and its end.
+
+    Nothing, while somebody holds the lock, or when the store cannot be written.
+    """
+    with suppress(OutputError):
+        if is_locked(store):
+            with driver_lock(store, wait=wait):
+                sweep_partial_files(store, older_than_s=0)
 
 
 def clear_output(plan: Plan) -> None:

@@ -25,6 +25,7 @@ from n2v_scale.io.connections import remember
 from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.writer import PROVENANCE, get, keys_under, put, set_attributes
 from n2v_scale.lock import driver_lock
+from n2v_scale.output import tidy_output
 from n2v_scale.succession import LOCK_FOLDER, LOCK_KEY, claim_key
 
 NOBODY = 2**31 - 1
@@ -572,3 +573,28 @@ def test_a_bucket_that_is_missing_is_named(s3):
     remember(store, StorageOptions.of(s3.options))
     with pytest.raises(OutputError, match=store), driver_lock(store):
         pass
+
+
+def test_a_lock_that_a_killed_run_has_left_on_a_finished_output_is_swept(tmp_path: Path) -> None:
+    store = str(tmp_path / "o.zarr")
+    code = (
+        "import os; from n2v_scale.lock import driver_lock\n"
+        f"with driver_lock({store!r}): os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    folder = Path(store, LOCK_FOLDER)
+    assert list(folder.iterdir())
+    torn = Path(store, "0", "c", "0", "0", "0.0123456789abcdef.partial")
+    torn.parent.mkdir(parents=True)
+    torn.write_bytes(b"half")
+    tidy_output(store, print)
+    assert not folder.exists() or not list(folder.iterdir())
+    assert not torn.exists()
+
+
+def test_a_lock_that_is_held_is_not_swept(tmp_path: Path) -> None:
+    store = str(tmp_path / "o.zarr")
+    with driver_lock(store) as lock:
+        tidy_output(store, print)
+        lock.check()
+        assert lock.held
