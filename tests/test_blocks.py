@@ -272,7 +272,7 @@ lengths = st.sampled_from([1, 2, 3, 5, 8, 9, 16, 17, 23, 31])
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(
     data=st.data(),
     shape=st.tuples(st.just(1) | st.integers(1, 12), lengths, lengths),

@@ -69,7 +69,7 @@ def crops(draw, stride):
 
 
 @given(networks(), st.data())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_a_tile_is_what_the_trained_network_says_of_it(described, data):
     name, config = described
     shape, crop = data.draw(crops(config.stride))
@@ -87,7 +87,7 @@ def test_a_tile_is_what_the_trained_network_says_of_it(described, data):
 
 
 @given(networks(), st.data())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_the_forecast_is_an_upper_bound_of_what_lives(described, data):
     name, config = described
     shape, crop = data.draw(crops(config.stride))
