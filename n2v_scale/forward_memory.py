@@ -79,18 +79,19 @@ def _whole_bytes(config: UNetConfig, core: Shape, crop: Halo, item: int) -> int:
 
 
 def _lattice_bytes(config: BlindUNetConfig, core: Shape, crop: Halo, most: int, item: int) -> int:
-    """Of one lattice after the other: the tile, padded and filtered; the estimate; a U-Net."""
+    """Of one lattice after the other: the tile, padded; the estimate; a U-Net. Then the filter."""
     lattice = config.lattice
     z, y, x = ((low // s, high // s) for (low, high), s in zip(crop, lattice, strict=True))
     cells = as_shape([n // s for n, s in zip(core, lattice, strict=True)])
     forward = _Forward(config.unet, False, cells_of(config.unet, cells, (z, y, x)), most, item)
     filtering = _filter_bytes(FilterConfig(config.window), core, crop, most)
     tile = extent(core, crop)
-    padded = prod(n + w - 1 for n, w in zip(tile, config.window, strict=True))
-    held = FLOAT32 * (2 * prod(tile) + padded + 2 * prod(core))
+    padded = prod(n + w - 1 for n, w in zip(tile, config.stem, strict=True))
+    held = FLOAT32 * (prod(tile) + padded + 2 * prod(core))
     lattice_out = 2 * FLOAT32 * prod(cells)
-    return LEAST_BYTES + max(
-        filtering + FLOAT32 * prod(tile), held + lattice_out + max(forward.moments())
+    return max(
+        filtering + 2 * FLOAT32 * prod(core),
+        LEAST_BYTES + held + lattice_out + max(forward.moments()),
     )
 
 

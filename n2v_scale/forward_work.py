@@ -45,9 +45,9 @@ def _lattice_products(config: BlindUNetConfig, core: Shape, crop: Halo) -> int:
     z, y, x = ((low // s, high // s) for (low, high), s in zip(crop, lattice, strict=True))
     cells = as_shape([n // s for n, s in zip(core, lattice, strict=True)])
     read = cells_of(config.unet, cells, (z, y, x))[0]
-    windows = config.features * prod(config.window) * prod(extent(read.core, read.given))
-    filtered = _filter_products(FilterConfig(config.window)) * prod(extent(core, crop))
-    return prod(lattice) * (windows + _unet_products(config.unet, cells, (z, y, x))) + filtered
+    stem = config.features * prod(config.stem) * prod(extent(read.core, read.given))
+    filtered = _filter_products(FilterConfig(config.window)) * prod(core)
+    return prod(lattice) * (stem + _unet_products(config.unet, cells, (z, y, x))) + filtered
 
 
 def _filter_products(config: FilterConfig | FilterUNetConfig) -> int:

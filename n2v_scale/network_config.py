@@ -83,19 +83,21 @@ class FilterUNetConfig:
 
 @dataclass(frozen=True)
 class BlindUNetConfig:
-    """A window without its centre, and a U-Net on lattices of what the windows say."""
+    """A stem without its centre, a U-Net on lattices of what it says, and a linear filter."""
 
     window: Shape = (5, 5, 5)
+    """Of the filter."""
+    stem: Shape = (3, 3, 3)
+    """Of what features are made of."""
     features: int = 16
-    """That are made of a window, beside the filter's response."""
     unet: UNetConfig = field(
-        default_factory=lambda: UNetConfig(in_channels=17, out_channels=2, filters=16, depth=1)
+        default_factory=lambda: UNetConfig(in_channels=16, out_channels=2, filters=16)
     )
 
     @property
     def lattice(self) -> Shape:
-        """Its step: a power of two, and more than a window reaches."""
-        return as_shape([1 << (w // 2).bit_length() for w in self.window])
+        """Its step: a power of two, and more than the stem reaches."""
+        return as_shape([1 << (w // 2).bit_length() for w in self.stem])
 
     @property
     def stride(self) -> Shape:

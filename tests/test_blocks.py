@@ -195,8 +195,9 @@ UNETS = {
     "filter": FilterConfig((3, 5, 5)),
     "blind-unet": BlindUNetConfig(
         (3, 5, 3),
+        (3, 5, 3),
         2,
-        UNetConfig(in_channels=3, out_channels=2, depth=1, filters=2, pooled=(0, 0, 1)),
+        UNetConfig(in_channels=2, out_channels=2, depth=1, filters=2, pooled=(0, 0, 1)),
     ),
     "filter-unet 1": FilterUNetConfig(
         (5, 3, 3), UNetConfig(in_channels=2, depth=1, filters=3, pooled=(1, 1, 1))

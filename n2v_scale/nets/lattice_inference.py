@@ -20,7 +20,7 @@ from n2v_scale.nets.unet_inference import ReadBox, UNetInference
 
 
 class BlindUNetInference(nn.Module):
-    """A trained :class:`BlindUNet`, for tiles. Filter and windows keep the weights' precision."""
+    """A trained :class:`BlindUNet`, for tiles. Filter and stem keep the weights' precision."""
 
     weight: Tensor
     bias: Tensor
@@ -38,8 +38,7 @@ class BlindUNetInference(nn.Module):
         """Mean and log-variance of a tile's core; see :meth:`BlindUNet.forward`."""
         lattice = self.config.lattice
         whole = Box.whole(as_shape(list(x.shape[2:])))
-        filtered = self.filter.in_slabs(x, whole, inside or whole, self.slab_bytes)
-        reach = [k // 2 for k in reversed(self.config.window) for _ in range(2)]
+        reach = [k // 2 for k in reversed(self.config.stem) for _ in range(2)]
         padded = F.pad(x, reach)
         z, y, x_ = ((-low, -high) for low, high in crop)
         core = whole.expand((z, y, x_))
@@ -48,23 +47,21 @@ class BlindUNetInference(nn.Module):
         z, y, x_ = ((low // s, high // s) for (low, high), s in zip(crop, lattice, strict=True))
         for phase in product(*map(range, lattice)):
             z0, y0, x0 = (slice(p, None, s) for p, s in zip(phase, lattice, strict=True))
-            read = self._windows(padded, filtered[..., z0, y0, x0], as_shape(list(phase)))
+            read = self._features(padded, as_shape(list(phase)))
             out[..., z0, y0, x0] = self.unet.run(read, cells, (z, y, x_))
-        out[:, :1] += filtered[(..., *core.slices)]
+        del padded
+        out[:, :1] += self.filter.in_slabs(x, core, inside or whole, self.slab_bytes)
         return out
 
-    def _windows(self, padded: Tensor, filtered: Tensor, phase: Shape) -> ReadBox:
+    def _features(self, padded: Tensor, phase: Shape) -> ReadBox:
         """What the U-Net reads of one lattice, by boxes of its cells."""
-        window, lattice = self.config.window, self.config.lattice
+        stem, lattice = self.config.stem, self.config.lattice
 
         def read(box: Box) -> Tensor:
             first = [p + s * a for p, s, a in zip(phase, lattice, box.start, strict=True)]
-            sizes = [s * (n - 1) + w for s, n, w in zip(lattice, box.shape, window, strict=True)]
+            sizes = [s * (n - 1) + w for s, n, w in zip(lattice, box.shape, stem, strict=True)]
             z, y, x = (slice(a, a + n) for a, n in zip(first, sizes, strict=True))
             seen = padded[..., z, y, x]
-            joined = empty_like(padded, 1 + len(self.bias), box.shape)
-            joined[:, :1] = filtered[(..., *box.slices)]
-            joined[:, 1:] = F.conv3d(seen, self.weight, self.bias, stride=lattice).relu_()
-            return joined
+            return F.conv3d(seen, self.weight, self.bias, stride=lattice).relu_()
 
         return read

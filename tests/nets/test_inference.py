@@ -52,8 +52,9 @@ def networks(draw):
     if kind == "filter":
         return kind, FilterConfig(window)
     if kind == "blind-unet":
-        lattices = replace(unet, in_channels=3, out_channels=2, batch_norm=False, fold=(1, 1, 1))
-        return kind, BlindUNetConfig(window, 2, lattices)
+        lattices = replace(unet, in_channels=2, out_channels=2, batch_norm=False, fold=(1, 1, 1))
+        stem = draw(st.tuples(*[st.sampled_from([1, 3, 5])] * 3))
+        return kind, BlindUNetConfig(window, stem, 2, lattices)
     return kind, FilterUNetConfig(window, replace(unet, in_channels=2, batch_norm=False))
 
 
