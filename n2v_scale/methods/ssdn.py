@@ -43,14 +43,16 @@ class BlindSpot:
     def loss(self, output: Tensor, example: Example) -> Tensor:
         """Mean over the voxels of ``(error² / variance + log variance) / 2``.
 
-        The noise's variance is taken where the prediction lies and held there: a prediction gains
+        Of an output that has only one voxel in some, those count. The noise's variance is taken where the prediction lies and held there: a prediction gains
         nothing by claiming a brightness that is noisy.
         """
         found = self._distribution(output)
         assert found.std is not None
         variance = found.std.square() + self.noise_variance(found.mean.detach())
-        likelihood = (example.target - found.mean).square() / variance + variance.log()
-        return (likelihood * example.weight).sum() / (2 * example.weight.sum().clamp_min(1))
+        z, y, x = (n // m for n, m in zip(example.target.shape[2:], output.shape[2:], strict=True))
+        target, weight = (t[..., ::z, ::y, ::x] for t in (example.target, example.weight))
+        likelihood = (target - found.mean).square() / variance + variance.log()
+        return (likelihood * weight).sum() / (2 * weight.sum().clamp_min(1))
 
     def infer(
         self,

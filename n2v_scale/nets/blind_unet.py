@@ -69,13 +69,26 @@ class BlindUNet(nn.Module):
         self.filter.fit(patches)
 
     def forward(self, x: Tensor, crop: Halo = NO_HALO, inside: Box | None = None) -> Tensor:
-        """Mean and log-variance (b, 2, z, y, x) of a tile's core; see :meth:`UNet.forward`."""
+        """Mean and log-variance (b, 2, z, y, x) of a tile's core; see :meth:`UNet.forward`.
+
+        While it is trained, of the first lattice alone, (b, 2, z / s, y / s, x / s): patches lie
+        anywhere, so every voxel has its turn, and as many voxels of more patches teach more.
+        """
+        lattice = self.config.lattice
+        if self.training:
+            filtered = self.filter(x, inside, lattice)
+            out = self.unet(self._features(x, lattice))
+        else:
+            filtered = self.filter(x, inside)
+            features = self._features(x, (1, 1, 1))
+            out = from_lattices(self.unet(to_lattices(features, lattice)), lattice)
+        return trim(torch.cat([filtered + out[:, :1], out[:, 1:]], dim=1), crop, NO_HALO)
+
+    def _features(self, x: Tensor, every: Shape) -> Tensor:
+        """What the stem sees around one voxel in ``every``."""
+        weight, bias = self.stem.weight * self.neighbours, self.stem.bias
         padding = as_shape([k // 2 for k in self.config.stem])
-        features = F.conv3d(x, self.stem.weight * self.neighbours, self.stem.bias, padding=padding)
-        lattices = self.unet(to_lattices(F.relu(features), self.config.lattice))
-        out = from_lattices(lattices, self.config.lattice)
-        joined = torch.cat([self.filter(x, inside) + out[:, :1], out[:, 1:]], dim=1)
-        return trim(joined, crop, NO_HALO)
+        return F.relu(F.conv3d(x, weight, bias, stride=every, padding=padding))
 
 
 def to_lattices(x: Tensor, lattice: Shape) -> Tensor:

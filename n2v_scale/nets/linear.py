@@ -47,19 +47,22 @@ class BlindFilter(nn.Module):
                 neighbours[(0, 0, *place)] = 0
         self.register_buffer("neighbours", neighbours, persistent=False)
 
-    def forward(self, x: Tensor, inside: Box | None = None) -> Tensor:
+    def forward(self, x: Tensor, inside: Box | None = None, every: Shape = (1, 1, 1)) -> Tensor:
         """Filter each channel of ``x`` (b, c, z, y, x) alone; ``inside`` is the part of it that
-        lies in the volume, all of it when None.
+        lies in the volume, all of it when None. Only one voxel in ``every`` is computed, from the
+        first on.
         """
         b, c, *shape = x.shape
         x = x.reshape(b * c, 1, *shape)
         padding = [k // 2 for k in self.kernel]
         weight = self.weight * self.neighbours
-        both = F.conv3d(x, torch.cat([weight, self.neighbours]), padding=padding)
+        both = F.conv3d(x, torch.cat([weight, self.neighbours]), padding=padding, stride=every)
         out, total = both[:, :1], both[:, 1:]  # (b * c, 1, z, y, x)
         whole = Box.whole(as_shape(shape))
         share = missing_share(weight[0, 0], self.neighbours[0, 0], whole, inside or whole)
-        return (out + share * total).reshape(b, c, *shape)
+        z, y, x_ = every
+        out = out + share[::z, ::y, ::x_] * total
+        return out.reshape(b, c, *out.shape[2:])
 
     @torch.no_grad()
     def fit(self, patches: Iterable[Tensor]) -> None:

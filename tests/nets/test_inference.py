@@ -74,7 +74,7 @@ def crops(draw, stride):
 def test_a_tile_is_what_the_trained_network_says_of_it(described, data):
     name, config = described
     shape, crop = data.draw(crops(config.stride))
-    network = randomise(build_network(name, config).double())
+    network = randomise(build_network(name, config).double()).eval()
     x = torch.randn(1, 1, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     start = tuple(data.draw(st.integers(0, min(2, n - 1))) for n in shape)
     inside = Box(start, shape)
