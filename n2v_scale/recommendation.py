@@ -21,7 +21,7 @@ class Recommendation:
     """What to train with."""
 
     method: str
-    """``n2v``, ``structn2v``, ``n2s`` or ``linear``."""
+    """``n2v``, ``structn2v``, ``ssdn`` or ``linear``."""
     mask: str
     """What is hidden with a voxel, as ``--blind-mask`` takes it, such as ``x:5``; empty when it is
     hidden alone."""
@@ -73,7 +73,7 @@ def recommend(channels: Sequence[ChannelNoise], voxels: int) -> Recommendation:
         f"{apart} and its variance lies on the camera's line, so that each voxel's own value can "
         "be put back into a blind prediction"
     )
-    return Recommendation("n2s", "", reason, notes)
+    return Recommendation("ssdn", "", reason, notes)
 
 
 def _worst(strong: Sequence[AxisCorrelation]) -> dict[str, AxisCorrelation]:

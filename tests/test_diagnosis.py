@@ -49,7 +49,7 @@ def test_a_camera_is_found(diagnose, seed, gain, read_noise):
     assert channel.noise.gain == pytest.approx(gain, rel=0.1)
     assert channel.noise.read_noise == pytest.approx(gain * read_noise, rel=0.2)
     assert channel.noise.offset == pytest.approx(100, abs=2)
-    assert found.recommendation.method == "n2s"
+    assert found.recommendation.method == "ssdn"
     assert found.recommendation.mask == ""
     assert "independent" in found.recommendation.sentence
 
@@ -170,8 +170,8 @@ def axes(*strongest, errors=0.01):
 @pytest.mark.parametrize(
     ("noise", "along", "voxels", "method", "mask"),
     [
-        (CAMERA, axes(0, 0, 0), 2**24, "n2s", ""),
-        (CAMERA, axes(0, 0.1, 0), 2**24, "n2s", ""),
+        (CAMERA, axes(0, 0, 0), 2**24, "ssdn", ""),
+        (CAMERA, axes(0, 0.1, 0), 2**24, "ssdn", ""),
         (CAMERA, axes(0, 0, 0.5), 2**24, "structn2v", "x:1"),
         (CAMERA, axes(0, 0.4, 0.5), 2**10, "linear", "box:0,1,1"),
         (CAMERA, axes(0, 0, 0), FEWEST_VOXELS - 1, "linear", ""),
@@ -190,16 +190,16 @@ def test_the_recommendation(noise, along, voxels, method, mask):
 
 
 REAL = {
-    "chromosomes.tif": ("n2s", ""),
+    "chromosomes.tif": ("ssdn", ""),
     "dendrite_correlated_noise.tif": ("structn2v", "x:8"),
     "lateralroot_nuclei_lightsheet.tif": ("structn2v", "z:8,y:1,x:1"),
-    "lightsheet_timelapse_tzyx.tif": ("n2s", ""),
+    "lightsheet_timelapse_tzyx.tif": ("ssdn", ""),
     "mousebrain_atlas_clean.tif": ("n2v", ""),
     "mousebrain_background.tif": ("n2v", ""),
-    "mousebrain_signal.tif": ("n2s", ""),
+    "mousebrain_signal.tif": ("ssdn", ""),
     "nuclear_envelope.tif": ("structn2v", "box:0,2,2"),
-    "organoid_lowsnr.tif": ("n2s", ""),
-    "ovule_nuclei_confocal.tif": ("n2s", ""),
+    "organoid_lowsnr.tif": ("ssdn", ""),
+    "ovule_nuclei_confocal.tif": ("ssdn", ""),
 }
 
 
@@ -223,4 +223,4 @@ def test_white_noise_on_a_real_brain(data_dir, diagnose):
     assert max(abs(axis.strongest) for axis in channel.correlation) < 0.03
     assert channel.noise.gain == pytest.approx(1, rel=0.1)
     assert channel.noise.read_noise == pytest.approx(2.5, rel=0.1)
-    assert found.recommendation.method == "n2s"
+    assert found.recommendation.method == "ssdn"

@@ -43,8 +43,9 @@ class BlindSpot:
     def loss(self, output: Tensor, example: Example) -> Tensor:
         """Mean over the voxels of ``(error² / variance + log variance) / 2``.
 
-        Of an output that has only one voxel in some, those count. The noise's variance is taken where the prediction lies and held there: a prediction gains
-        nothing by claiming a brightness that is noisy.
+        Of an output that has only one voxel in some, those count. The noise's variance is taken
+        where the prediction lies and held there: a prediction gains nothing by claiming a
+        brightness that is noisy.
         """
         found = self._distribution(output)
         assert found.std is not None
