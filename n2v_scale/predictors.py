@@ -231,7 +231,7 @@ def predictor_for(
     InputError
         When the record names a model that is gone, and what is stored is not blind.
     """
-    record = _record(denoised)
+    record = record_of(denoised)
     named = None if record is None else str(record["plan"]["denoiser"]["address"])
     if model is None and (named is None or named == IDENTITY):
         return StoredBlind(denoised, noisy, (NOT_KNOWN,))
@@ -279,7 +279,7 @@ NOT_KNOWN = (
 )
 
 
-def _record(denoised: Volume) -> dict[str, Any] | None:
+def record_of(denoised: Volume) -> dict[str, Any] | None:
     """Of the run that wrote a volume; None where there is none that this version knows."""
     if denoised.kind != "zarr":
         return None
