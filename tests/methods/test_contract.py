@@ -14,7 +14,7 @@ from n2v_scale.api import estimate_error, predict, train
 from n2v_scale.config import PredictSettings
 from n2v_scale.denoiser import OpenOptions, Region, open_denoiser, tile_boxes
 from n2v_scale.diagnosis import diagnose_volume
-from n2v_scale.errors import ConfigError, InputError, PlanError
+from n2v_scale.errors import ConfigError, PlanError
 from n2v_scale.geometry import NO_HALO, Box, round_up
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
@@ -293,13 +293,6 @@ def test_a_begun_output_keeps_its_posterior(models, volume, client, tmp_path, mo
     predict(volume, models("linear"), out, client=client, **options)
     with pytest.raises(PlanError, match="posterior"):
         predict(volume, models("linear"), out, client=client, posterior=False, **options)
-
-
-def test_what_was_left_as_it_was_is_not_judged(models, volume, client, tmp_path):
-    out = tmp_path / "o.zarr"
-    predict(volume, models("linear"), out, client=client, nodata=-5.0, pyramid=False)
-    with pytest.raises(InputError, match="left as they were"):
-        estimate_error(out, volume)
 
 
 def test_an_output_of_one_plain_pass_is_not_taken_for_blind(models, volume, client, tmp_path):
