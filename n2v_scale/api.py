@@ -29,6 +29,7 @@ from n2v_scale.io.stores import normalise
 from n2v_scale.io.volume import Volume
 from n2v_scale.lazy import denoise
 from n2v_scale.model import Model, load_model
+from n2v_scale.pair_evaluation import PairEvaluation, evaluate_captures
 from n2v_scale.plan import Plan
 from n2v_scale.prediction import budget_for, make_copy_plan, make_prediction_plan
 from n2v_scale.progress import NoProgress, Progress
@@ -441,6 +442,35 @@ def estimate_error(
     )
 
 
+def evaluate_pair(
+    volume: VolumeLike,
+    pair: VolumeLike,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> PairEvaluation:
+    """The resolution of two captures of the same, where their Fourier shell correlation is 1/7.
+
+    Both are noisy, or each was denoised on its own; voxel for voxel on one grid, each with noise of
+    its own. The resolution is that of their mean (Rosenthal and Henderson 2003), over all of the
+    volume, in all directions together, along XY and along Z. What is in both without being in the
+    specimen counts as resolved: a camera's pattern, or what one model makes of noise by habit.
+
+    Parameters
+    ----------
+    volume, pair
+        The two captures.
+    seed
+        Of the sample: 64³ voxels or a chunk each, about 2^25 voxels a channel.
+
+    Raises
+    ------
+    InputError
+        When the two are not on one grid, or nothing of them can be compared.
+    """
+    return evaluate_captures(_volume(volume), _volume(pair), seed=seed, progress=progress)
+
+
 def _volume(volume: VolumeLike, storage: StorageOptions | None = None) -> Volume:
     return volume if isinstance(volume, Volume) else open_volume(volume, storage_options=storage)
 
@@ -450,6 +480,7 @@ __all__ = [
     "Evaluation",
     "Forecast",
     "Model",
+    "PairEvaluation",
     "Plan",
     "SelfEvaluation",
     "Summary",
@@ -460,6 +491,7 @@ __all__ = [
     "diagnose",
     "estimate_error",
     "evaluate",
+    "evaluate_pair",
     "forecast",
     "import_volume",
     "load_model",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log2, prod, sqrt
 
-from n2v_scale.blind_masks import parse_blind_mask
+from n2v_scale.blind_masks import mask_name, parse_blind_mask
 from n2v_scale.config import TrainSettings
 from n2v_scale.errors import ConfigError, InputError
 from n2v_scale.geometry import Shape, as_shape, round_down
@@ -177,7 +177,8 @@ def _window(settings: TrainSettings, shape: Shape, hidden: tuple[Shape, ...]) ->
         wider = [w + 2 if 1 < w <= n - 2 else w for w, n in zip(window, shape, strict=True)]
         if wider == window:
             raise ConfigError(
-                f"blind mask {settings.blind_mask} hides all that is around a voxel of {shape}: "
+                f"blind mask {mask_name(settings.blind_mask or '')} hides all that is around a "
+                f"voxel of {shape}: "
                 "use a smaller one"
             )
         window = wider

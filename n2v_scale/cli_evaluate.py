@@ -19,6 +19,7 @@ CAMERA = ("gain", "offset", "read_noise")
 @click.argument("volume")
 @click.option("--reference", help="The clean volume.")
 @click.option("--noisy", help="The noisy volume that it was made from: needs no clean one.")
+@click.option("--pair", help="Another capture of the same, noisy or denoised as this one is.")
 @click.option("--model", metavar="MODEL", help="That made it. Default: the one on its record.")
 @camera
 @click.option("--range", "data_range", type=float, help="Peak of the PSNR. Default: reference's.")
@@ -29,31 +30,37 @@ def evaluate(
     volume: str,
     reference: str | None,
     noisy: str | None,
+    pair: str | None,
     data_range: float | None,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Say how good a denoised volume is: against a clean one, or from the noisy one alone.
+    """Say how good a denoised volume is: against a clean one, the noisy one, or another capture.
 
     With --reference, PSNR and SSIM; the PSNR's peak is the reference's 99.9th percentile minus its
     minimum. With --noisy, the error is estimated, with an interval: the noise's variance must be
-    known for that, best as the camera's --gain, --offset and --read-noise in units. Channels and
-    time points are selected in all of them; where one has a single one, it stays.
+    known for that, best as the camera's --gain, --offset and --read-noise in units. With --pair,
+    the resolution: where the Fourier shell correlation of two captures falls below 1/7. Channels
+    and time points are selected in all of them; where one has a single one, it stays.
 
     \b
     Example:
       n2v-scale evaluate denoised.zarr --reference clean.zarr
       n2v-scale evaluate denoised.zarr --noisy volume.zarr --gain 2.2 --offset 100 --read-noise 3.5
+      n2v-scale evaluate first.zarr --pair second.zarr
     """
-    from n2v_scale.api import estimate_error
+    from n2v_scale.api import estimate_error, evaluate_pair
     from n2v_scale.api import evaluate as evaluate_volume
-    from n2v_scale.evaluation_text import evaluation_text, self_evaluation_text
+    from n2v_scale.evaluation_text import evaluation_text, pair_text, self_evaluation_text
 
-    if reference is None and noisy is None:
-        raise click.UsageError("give --reference, or --noisy, or both")
-    told = {name: options.pop(name) for name in (*CAMERA, "model", "seed")}
+    if reference is None and noisy is None and pair is None:
+        raise click.UsageError("give --reference, --noisy or --pair, or several of them")
+    seed = given(seed=options.pop("seed"))
+    told = {name: options.pop(name) for name in (*CAMERA, "model")}
     if noisy is None and any(value is not None for value in told.values()):
-        raise click.UsageError("--model, --seed and the camera's options belong to --noisy")
+        raise click.UsageError("--model and the camera's options belong to --noisy")
+    if noisy is None and pair is None and seed:
+        raise click.UsageError("--seed belongs to --noisy and --pair")
     opened = _matching(volume, options, **{name: options[name] for name in OWN})
     shown: dict[str, Any] = {}
     lines = []
@@ -69,10 +76,16 @@ def evaluate(
             _matching(noisy, options),
             data_range=data_range,
             progress=show_progress(),
+            **seed,
             **given(**told),
         )
         shown["estimate"] = estimate.to_dict()
         lines.append(self_evaluation_text(estimate))
+    if pair is not None:
+        other = _matching(pair, options)
+        captures = evaluate_pair(opened, other, progress=show_progress(), **seed)
+        shown["pair"] = captures.to_dict()
+        lines.append(pair_text(captures))
     click.echo(json.dumps(shown) if as_json else "\n".join(lines))
 
 

@@ -120,7 +120,8 @@ class TrainSettings(CameraSettings):
     voxels_per_site: Annotated[int, Field(ge=2)] = 16
     """One voxel in so many is hidden and predicted."""
     blind_mask: str | None = None
-    """What is hidden beside each voxel, where noise is correlated: ``x:5``, ``box:0,2,2``."""
+    """What is hidden beside each voxel, where noise is correlated: ``x:5``, ``box:0,2,2``, or a
+    file of offsets, which is read when training begins (:mod:`n2v_scale.mask_files`)."""
     partition: Triple | None = None
     """Of n2s: voxels of a cell along (z, y, x), each of which is hidden in turn."""
     pair: str | None = None

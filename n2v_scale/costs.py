@@ -62,6 +62,8 @@ class Forecast:
     """Whether each voxel's own value is put back; None where the model has seen it already."""
     noise: list[dict[str, float]] | None = None
     """By channel, of which the posterior is made."""
+    no_posterior: str | None = None
+    """Why there is none although the model is blind."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -122,6 +124,7 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
         seconds=in_a_row * useful / plan.blocks / rate,
         posterior=plan.noise is not None if denoiser.blind else None,
         noise=None if plan.noise is None else [asdict(noise) for noise in plan.noise],
+        no_posterior=plan.no_posterior,
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from n2v_scale.evaluation import Evaluation
+from n2v_scale.pair_evaluation import PairEvaluation
 from n2v_scale.self_evaluation import SelfEvaluation
+from n2v_scale.shells import ShellCurve
 
 
 def evaluation_text(found: Evaluation) -> str:
@@ -50,3 +52,27 @@ def _interval(found: SelfEvaluation) -> str:
     if not math.isfinite(high):
         return f"{best}, above {low:.2f} dB at 95%"
     return f"{best}, {low:.2f} to {high:.2f} dB at 95%"
+
+
+def pair_text(found: PairEvaluation) -> str:
+    """From two captures: a line a channel and direction."""
+    lines = []
+    for channel, curves in zip(found.channels, found.curves, strict=True):
+        of = f"channel {channel}, " if len(found.channels) > 1 else ""
+        for direction, curve in curves.items():
+            along = "" if direction == "all" else f" along {direction.upper()}"
+            lines.append(f"{f'{of}resolution{along}':<21} {_resolution(curve, found.unit)}")
+    if found.left_out:
+        lines.append(f"note: {found.left_out} boxes with NaN, or unreadable, were left out")
+    return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
+
+
+def _resolution(curve: ShellCurve, unit: str) -> str:
+    if curve.outcome == "unknown":
+        return "unknown: too few voxels to tell"
+    if curve.outcome == "nothing":
+        return "none: the two have nothing in common, at any scale"
+    length = f"{curve.resolution:.3g} {unit}{'s' if unit == 'voxel' else ''}"
+    if curve.outcome == "beyond":
+        return f"{length} or better: the correlation does not fall below 1/7 within the voxels"
+    return f"{length}: the correlation falls below 1/7 at {curve.crossing:.3g} cycles/{unit}"

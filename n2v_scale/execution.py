@@ -59,6 +59,10 @@ class Summary:
     """Voxels that needed no forward pass: empty, or outside the mask."""
     already_finished: bool
     """Nothing was left to do."""
+    posterior: bool | None
+    """Whether each voxel's own value was put back; None where the model has seen it."""
+    no_posterior: str | None
+    """Why not."""
     workers: int
     seconds: float
     read_s: float
@@ -124,6 +128,7 @@ def run_plan(
             output = begin_output(plan, settings, look_at_input=full)
             if full:
                 _recheck_budget(output.plan, budget)
+                _say_posterior(output.plan, progress)
             with _client(client, output.plan, budget) as used:
                 driver = Driver(Crew(used), output.ledger, lock, progress, events)
                 _run(driver, output, totals, only=only, pyramid=pyramid, name=name)
@@ -185,6 +190,12 @@ def _selected(only: slice | list[int] | None, blocks: int) -> npt.NDArray[np.boo
     except IndexError:
         raise PlanError(f"blocks {only} are wanted, and they go from 0 to {blocks - 1}") from None
     return chosen
+
+
+def _say_posterior(plan: Plan, progress: Progress) -> None:
+    """Before hours of computing: a blind prediction without it is worse."""
+    if plan.no_posterior is not None:
+        progress.say(f"each voxel's own value is not put back: {plan.no_posterior}")
 
 
 def _recheck_budget(plan: Plan, budget: Budget) -> None:
@@ -249,6 +260,8 @@ def _summary(
         voxels=totals.voxels,
         skipped=totals.skipped,
         already_finished=already_finished,
+        posterior=False if plan.no_posterior else True if plan.noise else None,
+        no_posterior=plan.no_posterior,
         workers=workers,
         seconds=perf_counter() - started,
         read_s=totals.read_s,

@@ -33,10 +33,7 @@ def outlook_text(forecast: Forecast) -> str:
 def _own_value(forecast: Forecast) -> str:
     """Whether there is a posterior, and with which noise."""
     if forecast.noise is None:
-        return (
-            " is left out: the noise does not show, is correlated, or --no-posterior was given; "
-            "--gain, --offset and --read-noise tell of the camera"
-        )
+        return f" is not put back: {forecast.no_posterior}"
     seen = "; ".join(
         f"gain {n['gain']:.3g}, offset {n['offset']:.4g}, read noise {n['read_noise']:.3g}"
         for n in forecast.noise

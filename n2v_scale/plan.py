@@ -82,6 +82,8 @@ class Plan:
     on_nan: str
     noise: tuple[NoiseModel, ...] | None = None
     """By channel: what the posterior uses; None where there is none."""
+    no_posterior: str | None = None
+    """Why there is none although the model is blind."""
     plain: bool = False
     """Whether a method of several passes is applied in one."""
     tta: bool = False
@@ -187,6 +189,7 @@ class Plan:
             "foreground": self._foreground(),
             **{name: True for name in ("plain", "tta") if getattr(self, name)},
             **({} if self.noise is None else {"noise": [asdict(n) for n in self.noise]}),
+            **({} if self.no_posterior is None else {"no_posterior": self.no_posterior}),
         }
 
     def _foreground(self) -> dict[str, str] | None:
@@ -213,6 +216,7 @@ def plan_key(plan: dict[str, Any]) -> str:
     """The key of :meth:`Plan.to_dict`; addresses may change, contents may not."""
     content = json.loads(json.dumps(plan))
     content.pop("precision_error", None)  # it is measured, and differs from time to time
+    content.pop("no_posterior", None)  # words
     for part in ("input", "denoiser", "foreground"):
         if content[part]:
             del content[part]["address"]

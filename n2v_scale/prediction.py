@@ -59,13 +59,13 @@ def make_prediction_plan(
     device = _device(settings.device)
     budget = budget_for(settings, device)
     normalisation = _normalisation(denoiser, volume, settings.seed)
-    noise = noise_for(denoiser, volume, settings)
+    known = noise_for(denoiser, volume, settings)
     precision = _precision(address, settings, device, normalisation, volume)
     options = OpenOptions(
         normalisation=normalisation,
         device=device,
         precision=precision.precision,
-        noise=noise,
+        noise=known.noise,
         plain=settings.plain,
         tta=settings.tta,
     )
@@ -76,7 +76,7 @@ def make_prediction_plan(
         normalise(output),
         settings,
         normalisation=normalisation,
-        noise=noise,
+        noise=known.noise,
         device=device,
         threads=settings.threads or max(1, available_cores() // budget.workers),
         identity=volume.identity(),
@@ -85,7 +85,7 @@ def make_prediction_plan(
         storage=storage,
         budget=budget,
     )
-    return replace(plan, precision_error=precision.error)
+    return replace(plan, precision_error=precision.error, no_posterior=known.why_not)
 
 
 def _check_options(denoiser: Denoiser, settings: PredictSettings) -> None:

@@ -23,6 +23,7 @@ from n2v_scale.geometry import Box, Shape
 from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import normalise
 from n2v_scale.io.volume import Volume
+from n2v_scale.kept_cells import KeptCells, kept_cells
 from n2v_scale.ledger import Ledger
 from n2v_scale.model import Model
 from n2v_scale.noise import NoiseModel
@@ -49,6 +50,7 @@ class Predicted:
     """Of one box (z, y, x), in the volume's units."""
 
     noisy: Array
+    """NaN where the output took over the input."""
     denoised: Array
     """What the error is that of."""
     blind: Array
@@ -78,6 +80,10 @@ class Predictor(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What to know of the estimate, once all boxes were seen."""
 
+    @property
+    def kept(self) -> KeptCells | None:
+        """What of the output is the input, and tells nothing."""
+
     def at(self, place: SampledBox, noise: NoiseModel) -> Predicted:
         """The prediction in a box, and how it answers to ``noise``."""
 
@@ -89,6 +95,7 @@ class StoredBlind:
     denoised: Volume
     noisy: Volume
     notes: tuple[str, ...] = ()
+    kept: KeptCells | None = None
     of: str = "the blind prediction"
     computes: bool = False
     stride: Shape = (1, 1, 1)
@@ -97,7 +104,15 @@ class StoredBlind:
         """As it is stored."""
         del noise
         stored = self.denoised.read(place.t, place.c, place.box)
-        return Predicted(self.noisy.read(place.t, place.c, place.box), stored, stored)
+        return Predicted(_telling(self.noisy, place, self.kept), stored, stored)
+
+
+def _telling(noisy: Volume, place: SampledBox, kept: KeptCells | None) -> Array:
+    """The noisy voxels of a box, NaN where the output took them over."""
+    values = noisy.read(place.t, place.c, place.box)
+    if kept is None:
+        return values
+    return np.where(kept.computed(place), values.astype(np.float32), np.float32(np.nan))
 
 
 class ModelPredictor:
@@ -105,9 +120,16 @@ class ModelPredictor:
 
     computes = True
 
-    def __init__(self, folder: str, options: OpenOptions, denoised: Volume, noisy: Volume) -> None:
+    def __init__(
+        self,
+        folder: str,
+        options: OpenOptions,
+        denoised: Volume,
+        noisy: Volume,
+        kept: KeptCells | None = None,
+    ) -> None:
         self.model = Model(folder, options)
-        self.denoised, self.noisy = denoised, noisy
+        self.denoised, self.noisy, self.kept = denoised, noisy, kept
         self.apart: list[float] = []
         """By how much each box differs from what is stored, in standard deviations."""
 
@@ -136,10 +158,13 @@ class ModelPredictor:
 
     def at(self, place: SampledBox, noise: NoiseModel) -> Predicted:
         """See :class:`Predictor`."""
-        noisy = self.noisy.read(place.t, place.c, place.box)
+        noisy = _telling(self.noisy, place, self.kept)
         values = self._around(place)
         found = self._mean(self.model, place, values)
-        self._compare(self.denoised.read(place.t, place.c, place.box), found)
+        stored = self.denoised.read(place.t, place.c, place.box)
+        computed = np.ones(noisy.shape, bool) if self.kept is None else np.isfinite(noisy)
+        if computed.any():
+            self._compare(stored[computed], found[computed])
         written = as_dtype(found, self.denoised.dtype)  # its rounding is part of the error
         if self.model.blind and self.model.options.noise is None:
             return Predicted(noisy, written, found)
@@ -208,13 +233,15 @@ class ModelPredictor:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Whether the model made what is stored."""
+        """What does not count, and whether the model made what is stored."""
+        left = () if self.kept is None else (LEFT_OUT,)
         if self.apart and float(np.median(self.apart)) > AGREE:
             return (
+                *left,
                 f"{self.denoised.address} is not what {self.model.folder} makes of "
                 f"{self.noisy.address}: the error is that of the model's prediction",
             )
-        return ()
+        return left
 
 
 def predictor_for(
@@ -229,9 +256,10 @@ def predictor_for(
     Raises
     ------
     InputError
-        When the record names a model that is gone, and what is stored is not blind.
+        When the record names a model that is gone, and what is stored is not blind; or a mask that
+        is gone or another one now.
     """
-    record = _record(denoised)
+    record = record_of(denoised)
     named = None if record is None else str(record["plan"]["denoiser"]["address"])
     if model is None and (named is None or named == IDENTITY):
         return StoredBlind(denoised, noisy, (NOT_KNOWN,))
@@ -242,23 +270,18 @@ def predictor_for(
             "--model"
         )
     opened = Model(folder)
-    options = None
+    options, kept = None, None
     if record is not None and record["plan"]["denoiser"]["key"] == opened.key:
         plan = recorded_plan(record, denoised.address, StorageOptions())
-        if plan.nodata is not None or record["plan"]["foreground"]:
-            raise InputError(
-                f"{denoised.address} was made with --mask or --nodata and holds voxels that were "
-                "left as they were, which tell nothing of the error: evaluate an output that was "
-                "made without"
-            )
+        kept = kept_cells(plan, record["plan"]["foreground"], noisy)
         options = replace(plan.open_options, device="cpu", threads=None, precision="float32")
         options = _of_channels(options, denoised.channels)
         opened = Model(folder, OpenOptions(plain=plan.plain))
         if opened.blind and plan.noise is None:
-            return StoredBlind(denoised, noisy)
+            return StoredBlind(denoised, noisy, () if kept is None else (LEFT_OUT,), kept)
     if options is None:
         options = _fresh(folder, noisy, camera if opened.blind else None)
-    return ModelPredictor(folder, options, denoised, noisy)
+    return ModelPredictor(folder, options, denoised, noisy, kept)
 
 
 def _of_channels(options: OpenOptions, channels: Sequence[int]) -> OpenOptions:
@@ -273,13 +296,17 @@ def _of_channels(options: OpenOptions, channels: Sequence[int]) -> OpenOptions:
     return replace(options, normalisation=constants, noise=chosen)
 
 
+LEFT_OUT = (
+    "voxels that were left as they were (--mask, --nodata) are not counted: the error is that of "
+    "the others"
+)
 NOT_KNOWN = (
     "nothing says what made this volume: the estimate holds only if no voxel was predicted from "
     "itself; with --model it holds for that model"
 )
 
 
-def _record(denoised: Volume) -> dict[str, Any] | None:
+def record_of(denoised: Volume) -> dict[str, Any] | None:
     """Of the run that wrote a volume; None where there is none that this version knows."""
     if denoised.kind != "zarr":
         return None

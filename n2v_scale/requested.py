@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from n2v_scale.blind_masks import mask_name
 from n2v_scale.config import TrainSettings
 from n2v_scale.errors import ConfigError
 from n2v_scale.foreground import Foreground, open_foreground
@@ -67,6 +68,8 @@ def differences(now: dict[str, Any], before: Any) -> list[str]:
         if name == "on_nan" and a == "error":
             continue  # nothing was met that is not finite: any answer goes on with that
         if a != b:
+            if name == "blind_mask":
+                a, b = (mask and mask_name(mask) for mask in (a, b))
             found.append(f"{name}: {_text(a)}, now {_text(b)}")
     if now.get("identities") != before.get("identities"):
         a, b = before.get("volumes"), now.get("volumes")

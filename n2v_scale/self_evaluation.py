@@ -14,7 +14,7 @@ import numpy.typing as npt
 from n2v_scale.blind_error import BlindError, ErrorEstimate, box_error, estimate_of
 from n2v_scale.diagnosis import Diagnosis, diagnose_volume
 from n2v_scale.errors import InputError
-from n2v_scale.geometry import Box, Shape, as_shape, round_down
+from n2v_scale.geometry import Box, Shape, as_shape, ceil_div, round_down
 from n2v_scale.io.volume import Volume, check_dtype
 from n2v_scale.noise import NoiseModel
 from n2v_scale.predictors import Predicted, Predictor, predictor_for
@@ -25,6 +25,8 @@ from n2v_scale.statistics import SampledBox, sample_boxes
 STORED_VOXELS, PREDICTED_VOXELS = 2**24, 2**22
 """Of a channel: so many are read of what is stored, and predicted anew where a model is needed."""
 FEWEST_BOXES = 16
+DRAWN = 4
+"""Times as many boxes are drawn where some of them may hold nothing that was denoised."""
 KEPT_VALUES = 4096
 """Of a box, for the range."""
 EDGE = 64
@@ -108,17 +110,19 @@ def evaluate_itself(
     predictor = predictor_for(denoised, noisy, model=model, camera=camera)
     diagnosis = diagnose_volume(noisy, seed=seed)
     noise = _noise(camera, diagnosis, noisy)
-    places = list(_places(noisy, predictor, seed))
+    places, unseen = _places(noisy, predictor, seed)
     boxes = _Boxes(noise, ROUNDING if camera and np.dtype(noisy.dtype).kind in "iu" else 0.0)
     with (progress or NoProgress()).step("evaluating", len(places), "block") as bar:
         for place in places:
             boxes.add(predictor.at(place, noise[place.c]), place.c)
             bar.advance()
-    unseen = max(0.0, 1 - sum(place.box.size for place in places) / prod(noisy.shape))
     noise_error = _noise_error(camera, noise)
     estimate = estimate_of(boxes.errors, unseen=unseen, noise_error=noise_error)
     if estimate is None:
-        raise InputError(f"{noisy.address} holds no finite voxel that could be compared")
+        raise InputError(
+            f"{noisy.address} holds no finite voxel that could be compared: none of the sampled "
+            "ones was denoised"
+        )
     masked = estimate_of(boxes.masked, unseen=unseen, noise_error=noise_error)
     peak = _peak(np.concatenate(boxes.values), denoised) if data_range is None else data_range
     psnr, low, high = estimate.psnr(peak)
@@ -162,7 +166,7 @@ class _Boxes:
             error = box_error(found.noisy, hidden, *common, rounding=self.rounding, where=where)
             self.masked += [] if error is None else [error]
         self.residual += ResidualSums.of(found.noisy, found.blind)
-        flat = found.denoised.reshape(-1)
+        flat = found.denoised[np.isfinite(found.noisy)]
         self.values.append(flat[:: flat.size // KEPT_VALUES | 1])
 
 
@@ -187,15 +191,29 @@ def _noise_error(camera: tuple[float, float, float] | None, noise: tuple[NoiseMo
     return SAMPLED_ERROR + 2 * max(model.misfit for model in noise)
 
 
-def _places(noisy: Volume, predictor: Predictor, seed: int) -> Iterator[SampledBox]:
-    """Boxes evenly spread; where they are predicted anew, on the model's grid and small."""
+def _places(noisy: Volume, predictor: Predictor, seed: int) -> tuple[list[SampledBox], float]:
+    """Boxes evenly spread; where they are predicted anew, on the model's grid and small. And the
+    share of what counts that is in none of them.
+
+    Where a part of the output was left as it was, boxes are drawn until enough hold something else.
+    """
     first = sample_boxes(noisy, count=FEWEST_BOXES, seed=seed)
     edge = [EDGE] * 3 if predictor.computes else list(noisy.spatial_shape)
     largest = max(prod(min(n, e) for n, e in zip(p.box.shape, edge, strict=True)) for p in first)
     voxels = PREDICTED_VOXELS if predictor.computes else STORED_VOXELS
     count = max(FEWEST_BOXES, voxels // largest)
-    for place in sample_boxes(noisy, count=count, seed=seed):
-        yield SampledBox(place.t, place.c, _middle(place.box, edge, predictor.stride))
+    kept = predictor.kept
+    places = [
+        SampledBox(place.t, place.c, _middle(place.box, edge, predictor.stride))
+        for place in sample_boxes(noisy, count=count * (1 if kept is None else DRAWN), seed=seed)
+    ]
+    seen = min(1.0, sum(place.box.size for place in places) / prod(noisy.shape))
+    if kept is None:
+        return places, 1 - seen
+    telling = [place for place in places if kept.computed(place).any()]
+    most = count * noisy.shape[1]
+    chosen = telling[:: max(1, ceil_div(len(telling), most))]
+    return chosen, 1 - seen * len(chosen) / max(1, len(telling))
 
 
 def _middle(box: Box, edge: list[int], stride: Shape) -> Box:

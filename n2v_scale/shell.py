@@ -44,6 +44,8 @@ def say_written(summary: Any) -> None:
     if summary.skipped:
         click.echo(f"  {summary.skipped / summary.voxels:.0%} was empty and needed no computing")
     if summary.computed:
+        if summary.no_posterior:
+            click.echo(f"  each voxel's own value was not put back: {summary.no_posterior}")
         click.echo(f"  {_where_the_time_went(summary)}")
     if summary.missing:
         click.echo(f"  {amount_text(summary.missing, 'block')} still to do")

@@ -32,6 +32,7 @@ from n2v_scale.io.volume import Volume
 from n2v_scale.job import Job, agreed, check_folder, decide
 from n2v_scale.lock import driver_lock
 from n2v_scale.loop import train_network
+from n2v_scale.mask_files import blind_mask_of
 from n2v_scale.metrics_file import MetricsFile
 from n2v_scale.model import Model, load_model, save_model
 from n2v_scale.model_card import METRICS_NAME, read_card
@@ -96,8 +97,10 @@ def train_model(
 def _resolved(
     volumes: Sequence[Volume], settings: TrainSettings, progress: Progress
 ) -> TrainSettings:
-    """With a method, a budget, and the network of the model that is begun with."""
-    settings = _followed(volumes, settings, progress).resolved()
+    """With a method, a budget, the network of the model that is begun with, and what the file of a
+    blind mask holds.
+    """
+    settings = _followed(volumes, _with_offsets(settings), progress).resolved()
     if settings.init is None or "net" in settings.model_fields_set:
         return settings
     net = read_card(Path(settings.init)).network
@@ -109,6 +112,13 @@ def _resolved(
     return TrainSettings.model_construct(
         settings.model_fields_set, **{**dict(settings), "net": net}
     )
+
+
+def _with_offsets(settings: TrainSettings) -> TrainSettings:
+    """With the offsets that a blind mask's file holds: they are remembered, and not the file."""
+    if settings.blind_mask is None:
+        return settings
+    return settings.model_copy(update={"blind_mask": blind_mask_of(settings.blind_mask)})
 
 
 def _followed(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from n2v_scale.classical import FILTERS, axis_ratio, filter_named
+from n2v_scale.classical.base import LEAST
 from n2v_scale.errors import ConfigError
 from n2v_scale.geometry import Box
 
@@ -164,11 +165,22 @@ def test_the_wavelets_noise_is_that_of_its_levels():
             assert band.std() == pytest.approx(2 ** (-1.5 * level), rel=0.05)
 
 
+@pytest.mark.parametrize("name", FILTERS)
+def test_the_ends_of_what_a_parameter_may_be_can_be_computed(name):
+    values = noisy((5, 12, 14), dtype=np.float32)
+    for value in (LEAST, min(FILTERS[name].largest, 6.0 if name == "median" else np.inf)):
+        found = FILTERS[name](value)(values)
+        assert np.isfinite(found).all()
+        assert found.std() <= 1.001 * values.std()
+    with pytest.raises(ConfigError, match="--values"):
+        FILTERS[name](1e9)
+
+
 def test_what_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match="no filter 'bm3d': choose one of gaussian, median"):
         filter_named("bm3d")
-    for value in (0.0, -1.0, np.nan, np.inf):
-        with pytest.raises(ConfigError, match=r"sigma.* is .*: give a number above 0"):
+    for value in (0.0, -1.0, 1e-30, 65.0, 1e9, np.nan, np.inf):
+        with pytest.raises(ConfigError, match=r"sigma.* is .*: give a number from 0.001 to 64"):
             FILTERS["gaussian"](value)
     monkeypatch.setitem(sys.modules, "pywt", None)
     with pytest.raises(ConfigError, match=r"pip install 'n2v-scale\[wavelets\]'"):

@@ -101,5 +101,6 @@ def test_of_a_blind_model_it_says_whether_a_voxel_s_own_value_is_put_back() -> N
     noise = [{"gain": 2.2123, "offset": 100.04, "read_noise": 3.5, "misfit": 0.01}]
     told = replace(FORECAST, posterior=True, noise=noise)
     assert "gain 2.21, offset 100, read noise 3.5" in line("own value", told)
-    assert "is left out" in line("own value", replace(FORECAST, posterior=False))
+    without = replace(FORECAST, posterior=False, no_posterior="no noise is seen")
+    assert line("own value", without).endswith("is not put back: no noise is seen")
     assert len(outlook_text(FORECAST).splitlines()) == 7

@@ -163,6 +163,71 @@ def test_shapes_cameras_and_ranges_are_checked(linear, blind, network):
     assert found.data_range == pytest.approx(linear.data_range, rel=0.1)
 
 
+@pytest.fixture(scope="module")
+def half(linear):
+    """A mask that holds the right half and, a cell at 8 voxels, a little of the left one."""
+    mask = np.zeros((4, 16, 16), np.uint8)
+    mask[:, :, 8:] = 1
+    mask[1, 2, 3] = 1
+    return write(linear.folder / "mask.zarr", mask)
+
+
+def true_error(linear, denoised, computed):
+    values, clean, noisy = (
+        np.asarray(zarr.open_array(str(a), mode="r")[...], np.float64)
+        for a in (f"{denoised}/0", linear.clean, linear.noisy)
+    )
+    assert (values[~computed] == noisy[~computed]).all()
+    return np.mean((values - clean)[computed] ** 2)
+
+
+@pytest.mark.parametrize("posterior", [False, True])
+def test_what_a_mask_left_as_it_was_is_not_counted(linear, half, posterior):
+    settings = KNOWN if posterior else {"posterior": False}
+    sizes = {"chunk": 32, "shard": 32, "block": 32} | {"mask": half}
+    sizes = {k: (v,) * 3 if isinstance(v, int) else v for k, v in sizes.items()}
+    denoised = linear.predict(f"masked{posterior}", **sizes, **settings)
+    computed = np.zeros(SHAPE, bool)
+    computed[:, :, 64:] = True
+    computed[:, :32, :32] = True  # the cell of 32 voxels that the little of the left lies in
+    found = linear.estimate(denoised, **KNOWN)
+    true = true_error(linear, denoised, computed)
+    assert found.voxels == computed.sum()
+    assert found.mse == pytest.approx(true, rel=0.12)
+    assert found.mse - found.mse_error <= true <= found.mse + found.mse_error
+    (note,) = found.notes
+    assert "left as they were" in note
+
+
+def test_what_holds_no_data_is_not_counted(linear, tmp_path):
+    noisy = np.asarray(zarr.open_array(linear.noisy, mode="r")[...])
+    noisy[:, 64:] = 0
+    holed = write(tmp_path / "holed.zarr", noisy)
+    out = tmp_path / "out.zarr"
+    with thread_client(2) as client:
+        n2v_scale.predict(
+            holed, linear.model, out, nodata=0, posterior=False, pyramid=False, client=client
+        )
+    found = n2v_scale.estimate_error(out, holed, data_range=linear.data_range, **KNOWN)
+    assert found.voxels == noisy.size // 2
+    values = np.asarray(zarr.open_array(str(out), path="0", mode="r")[...], np.float64)
+    clean = zarr.open_array(linear.clean, mode="r")[...]
+    assert found.mse == pytest.approx(np.mean((values - clean)[:, :64] ** 2), rel=0.12)
+
+
+def test_a_mask_that_changed_or_hides_all_is_told(linear, half, tmp_path):
+    mask = tmp_path / "mask.zarr"
+    shutil.copytree(half, mask)
+    denoised = linear.predict("changed", mask=str(mask), posterior=False)
+    opened = zarr.open_array(str(mask), mode="r+")
+    opened[...] = 0
+    with pytest.raises(InputError, match="has changed since"):
+        linear.estimate(denoised, **KNOWN)
+    empty = linear.predict("empty", mask=str(mask), posterior=False)
+    with pytest.raises(InputError, match="none of the sampled ones was denoised"):
+        linear.estimate(empty, **KNOWN)
+
+
 def test_a_constant_volume_needs_a_range(linear, tmp_path):
     flat = write(tmp_path / "flat.zarr", np.full(SHAPE, 7, "u2"))
     with pytest.raises(InputError, match="--range"):

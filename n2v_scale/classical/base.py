@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +21,8 @@ FloatArray = npt.NDArray[np.floating[Any]]
 Ratio = tuple[float, float, float]
 
 FLOAT32 = 4
+LEAST = 1e-3
+"""Of any parameter: below it nothing is filtered."""
 COARSE = 0.5
 """Planes that lie so far apart, with voxels twice as long as wide, are filtered by themselves."""
 
@@ -55,6 +57,8 @@ class Filter(ABC):
     """What the parameter is, and in which unit."""
     candidates: ClassVar[tuple[float, ...]]
     """The values that a calibration tries."""
+    largest: ClassVar[float] = 1000.0
+    """That the parameter may be: in units of the noise, beyond it everything is smoothed away."""
     copies: ClassVar[float]
     """Of the array in float32, that are held at the peak: an upper bound, measured."""
     cost: ClassVar[float]
@@ -63,8 +67,11 @@ class Filter(ABC):
     """Whether it cannot follow the voxels' proportions: then see :attr:`by_plane`."""
 
     def __post_init__(self) -> None:
-        if not (isfinite(self.value) and self.value > 0):
-            raise ConfigError(f"{self.parameter} is {self.value:g}: give a number above 0")
+        if not LEAST <= self.value <= self.largest:  # NaN neither
+            raise ConfigError(
+                f"{self.parameter} is {self.value:g}: give a number from {LEAST:g} to "
+                f"{self.largest:g} (--values)"
+            )
 
     @property
     @abstractmethod

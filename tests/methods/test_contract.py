@@ -14,7 +14,7 @@ from n2v_scale.api import estimate_error, predict, train
 from n2v_scale.config import PredictSettings
 from n2v_scale.denoiser import OpenOptions, Region, open_denoiser, tile_boxes
 from n2v_scale.diagnosis import diagnose_volume
-from n2v_scale.errors import ConfigError, InputError, PlanError
+from n2v_scale.errors import ConfigError, PlanError
 from n2v_scale.geometry import NO_HALO, Box, round_up
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
@@ -29,6 +29,7 @@ from n2v_scale.methods.ssdn import BlindSpot
 from n2v_scale.model import Model, load_model
 from n2v_scale.model_card import read_card
 from n2v_scale.noise import NoiseModel
+from n2v_scale.progress import NoProgress
 from n2v_scale.streams import Streams
 
 NOISE = NoiseModel(0.2, -1.5, 0.4)
@@ -295,13 +296,6 @@ def test_a_begun_output_keeps_its_posterior(models, volume, client, tmp_path, mo
         predict(volume, models("linear"), out, client=client, posterior=False, **options)
 
 
-def test_what_was_left_as_it_was_is_not_judged(models, volume, client, tmp_path):
-    out = tmp_path / "o.zarr"
-    predict(volume, models("linear"), out, client=client, nodata=-5.0, pyramid=False)
-    with pytest.raises(InputError, match="left as they were"):
-        estimate_error(out, volume)
-
-
 def test_an_output_of_one_plain_pass_is_not_taken_for_blind(models, volume, client, tmp_path):
     out = tmp_path / "o.zarr"
     predict(volume, models("n2s"), out, client=client, plain=True, pyramid=False, dtype="float32")
@@ -325,14 +319,45 @@ def test_correlated_noise_and_noise_that_does_not_show_have_no_posterior_unless_
         volume = write_volume(tmp_path / f"{name}.zarr", values.astype(np.float32))
         denoiser = open_denoiser(str(models("linear")))
         found = noise_for(denoiser, volume, PredictSettings())
-        assert (found is None) == (name == "lines")
-        assert noise_for(denoiser, volume, PredictSettings(posterior=True)) is not None
-        assert noise_for(denoiser, volume, PredictSettings(posterior=False)) is None
+        assert (found.noise is None) == (name == "lines")
+        assert (found.why_not is not None) == (name == "lines")
+        assert noise_for(denoiser, volume, PredictSettings(posterior=True)).noise is not None
+        off = noise_for(denoiser, volume, PredictSettings(posterior=False))
+        assert (off.noise, off.why_not) == (None, "--no-posterior was given")
+
+
+def test_a_prediction_says_that_one_channel_s_noise_leaves_out_the_posterior_of_all(
+    models, client, tmp_path, write_volume
+):
+    rng = np.random.default_rng(3)
+    z, y, x = np.ogrid[:24, :64, :96]
+    signal = 400 + 200 * np.sin(z / 5) * np.sin(y / 6) * np.cos(x / 7)
+    white = rng.normal(0, 1, (2, 24, 64, 97))
+    noise = white[..., 1:] + np.array([0, 0.7]).reshape(2, 1, 1, 1) * white[..., :-1]
+    values = (signal + np.sqrt(signal) * noise).astype(np.float32)
+    volume = write_volume(tmp_path / "v.zarr", values, "czyx")
+    said: list[str] = []
+    progress = NoProgress()
+    progress.say = said.append
+    out = tmp_path / "o.zarr"
+    options = {"client": client, "pyramid": False, "block": (24, 64, 64)}
+    first = predict(volume, models("linear"), out, progress=progress, only=[0], **options)
+    assert first.posterior is False
+    assert "channel 1: the noise is correlated along x" in first.no_posterior
+    assert "none of the channels" in first.no_posterior
+    assert "channel 0" not in first.no_posterior
+    assert [line for line in said if first.no_posterior in line]
+    again = predict(volume, models("linear"), out, **options)  # the reason is on record
+    assert again.to_dict()["no_posterior"] == first.no_posterior
+    other = predict(volume, models("linear"), tmp_path / "p.zarr", posterior=True, **options)
+    assert (other.posterior, other.no_posterior) == (True, None)
+    seen = predict(volume, models("n2v"), tmp_path / "q.zarr", **options)
+    assert (seen.posterior, seen.no_posterior) == (None, None)
 
 
 def test_a_camera_that_training_was_told_of_is_the_prediction_s(models, volume):
     denoiser = open_denoiser(str(models("ssdn")))
-    (found,) = noise_for(denoiser, volume, PredictSettings())
+    (found,) = noise_for(denoiser, volume, PredictSettings()).noise
     assert (found.gain, found.offset, found.read_noise) == (1.0, 90.0, 3.0)
 
 
