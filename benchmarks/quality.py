@@ -6,7 +6,7 @@
 
 A cell is a training of its own, its predictions, and what is measured of them; it is written to a
 file (and one of its slices beside it) as soon as it is known, and a run goes on with the cells
-that are missing. A cell that failed holds why; delete its file to try again. Rows that do not fit
+that are missing. A cell that cannot be (no noise seen for ssdn) says why. Rows that do not fit
 a column are left out, and so are those whose ``--data``, ``--peer`` (CAREamics) or ``--bm`` (BM3D
 and BM4D) is not given. See quality_rows.py and quality_columns.py for what there is.
 """
@@ -15,17 +15,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
+import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from quality_columns import COLUMNS, Sizes, kind_of, make_case, missing
+from quality_columns import COLUMNS, DATA, Sizes, kind_of, make_case, missing, sizes
 from quality_measures import measure, middle_slice
 from quality_rows import ROWS, Means, outputs, row_named
 from quality_table import draw_columns, read_cells, table
@@ -87,10 +88,7 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     made.add_argument("--out", type=Path, required=True, help="folder of the cells")
-    data = os.environ.get("N2V_SCALE_DATA")
-    made.add_argument(
-        "--data", type=Path, default=data and Path(data), help="with volumes/, images/"
-    )
+    made.add_argument("--data", type=Path, default=DATA, help="with volumes/ and images/")
     made.add_argument("--rows", help=f"of {', '.join(ROWS)}; n2s-1x4x4 is that partition")
     made.add_argument("--columns", help=f"of {', '.join(COLUMNS)}")
     made.add_argument("--subset", choices=["cpu"], help="what two cores can do in 90 minutes")
@@ -116,14 +114,19 @@ def main() -> None:
     if given.pictures:
         draw_columns(given.pictures, given.out, read_cells(given.out, FORMAT))
     if not given.table and not given.pictures:
-        for cell in cells(given):
+        sys.exit(fill(given))
+
+
+def fill(given: argparse.Namespace) -> int:
+    """Make what is missing; how many cells broke, which are missing still."""
+    broken = 0
+    for cell in cells(given):
+        try:
             print(line(cell, filled(cell, given)), flush=True)
-
-
-def sizes(text: str) -> Sizes:
-    """``16,64,64`` as numbers."""
-    z, y, x = (int(part) for part in text.split(","))
-    return z, y, x
+        except Exception:  # the others are worth having: a run may take hours
+            print(f"{cell.label}, {cell.row}: broken\n{traceback.format_exc()}", flush=True)
+            broken += 1
+    return broken
 
 
 def cells(given: argparse.Namespace) -> Iterator[Cell]:
@@ -177,7 +180,7 @@ def made(cell: Cell, given: argparse.Namespace, slices: dict[str, np.ndarray]) -
             for output in outputs(row_named(cell.row), case, means):
                 found["outputs"][output.name] = output.facts | measure(output, case)
                 slices[output.name] = middle_slice(output, case)
-        except (N2VScaleError, subprocess.CalledProcessError) as error:
+        except N2VScaleError as error:
             found["error"] = str(error)
     return found
 

@@ -17,6 +17,7 @@ Real volumes, by the names of their files
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,10 @@ SLAB = (30, 62)
 """Planes of the crop that methods which take hours for all of it are compared on."""
 
 
+DATA = Path(os.environ["N2V_SCALE_DATA"]) if "N2V_SCALE_DATA" in os.environ else None
+"""The folder of real images that the tests take."""
+
+
 @dataclass(frozen=True)
 class Case:
     """The data of a column: arrays (t, z, y, x), volumes having a single t."""
@@ -81,6 +86,12 @@ class Case:
         depth = self.noisy.shape[1]
         low, high = SLAB if depth == CROP[0].stop - CROP[0].start else (depth // 3, 2 * depth // 3)
         return slice(low, max(high, low + 1))
+
+
+def sizes(text: str) -> Sizes:
+    """``16,64,64`` as numbers."""
+    z, y, x = (int(part) for part in text.split(","))
+    return z, y, x
 
 
 def kind_of(column: str) -> str:

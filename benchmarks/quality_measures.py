@@ -19,6 +19,7 @@ BACKGROUND = 0.25
 SMOOTH, FLAT = 3.0, 8.0
 """Sigmas in Y and X, in voxels: of what is dark, and of what is taken away as uneven light."""
 LAGS = 3
+EPSILON = 1e-6
 SSIM_SIDE = 11
 
 
@@ -79,15 +80,16 @@ def checkerboard(result: Array) -> tuple[float, float]:
 def background(noisy: Array, result: Array) -> dict[str, Any]:
     """Of the darkest quarter of a volume (z, y, x): its deviation, and how alike X neighbours are.
 
-    Slow changes of brightness are taken away first. ``background_x`` is the correlation at lags
-    1 to 3 of what is left, and ``background_std`` its standard deviation: a result without noise
-    may be smooth, and thus alike, but then there is little of it.
+    Slow changes of its brightness are taken away first, without a look at what is bright.
+    ``background_x`` is the correlation at lags 1 to 3 of what is left, and ``background_std`` its
+    standard deviation: a result without noise may be alike, but then there is little of it.
     """
     dark = ndimage.gaussian_filter(noisy.astype(np.float32), (0, SMOOTH, SMOOTH))
     where = dark <= np.quantile(dark, BACKGROUND)
-    values = result.astype(np.float32)
-    values = values - ndimage.gaussian_filter(values, (0, FLAT, FLAT))
-    values -= values[where].mean()
+    around = (0, FLAT, FLAT)
+    known = ndimage.gaussian_filter(where.astype(np.float32), around)
+    level = ndimage.gaussian_filter(np.where(where, result, 0).astype(np.float32), around)
+    values = np.where(where, result - level / np.maximum(known, EPSILON), 0)
     alike = []
     for lag in range(1, LAGS + 1):
         both = where[..., lag:] & where[..., :-lag]
