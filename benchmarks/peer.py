@@ -1,4 +1,4 @@
-"""CAREamics 0.3.5 in an environment of its own: installed on first use, run as a command."""
+"""CAREamics 0.3.5, BM3D and BM4D in environments of their own: installed on first use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
 
 PACKAGES = ("torch==2.13.0", "torchvision==0.28.0", "careamics==0.3.5")
 NEEDS = (
@@ -23,6 +25,7 @@ NEEDS = (
     "torchmetrics<1.9.0",
     "zarr<4",
 )
+BM_PACKAGES = ("bm3d==4.0.3", "bm4d==4.2.5")
 
 
 def run_peer(environment: Path, noisy: Path, out: Path, *options: str) -> dict[str, float]:
@@ -39,4 +42,20 @@ def run_peer(environment: Path, noisy: Path, out: Path, *options: str) -> dict[s
     command = [python, script, noisy, out, *options]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def run_bm(
+    environment: Path, noisy: np.ndarray, folder: Path, method: str, noise: float
+) -> np.ndarray:
+    """``noisy`` after ``bm3d`` or ``bm4d``: see bm_run.py."""
+    python = environment / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *BM_PACKAGES], check=True)
+    source, out = folder / "bm_in.npy", folder / "bm_out.npy"
+    np.save(source, noisy)
+    script = Path(__file__).with_name("bm_run.py")
+    subprocess.run([python, script, source, out, method, str(noise)], check=True)
+    result: np.ndarray = np.load(out)
     return result

@@ -1,167 +1,221 @@
-"""How good every method is, on volumes whose truth is known: one table, a cell a command.
+"""How good every method is: one table, a cell a command.
 
-    python benchmarks/quality.py --out cells --minutes 3 --clean mousebrain_atlas_clean.tif
-    python benchmarks/quality.py --out cells --rows linear,ssdn --columns atlas-40 --clean …
+    python benchmarks/quality.py --out cells --data data --subset cpu --peer .peer --bm .bm
+    python benchmarks/quality.py --out cells --data data --rows n2v,n2s --columns atlas-40
+    python benchmarks/quality.py --out cells --table --pictures pictures
 
-A cell is a training of its own, a prediction, and the PSNR against the truth; it is written to a
-file as soon as it is known, and a run goes on with the cells that are missing. Columns:
-``simulated`` (a light-sheet volume as the demo's) and, with ``--clean``, the crop [60:156, 0:192,
-8:264] of the clean volume at 40, 160 and 400 electrons with Poisson noise and read noise of 2.5
-electrons, and noise of the variance of the first that is alike along X (``lines-40``); the PSNR's
-range is the number of electrons. Rows are methods; ``+p`` is the prediction with the posterior,
-which is the default where there is one. ``noisy`` and ``gaussian``, the best one found by looking
-at the truth, are there to compare with.
+A cell is a training of its own, its predictions, and what is measured of them; it is written to a
+file (and one of its slices beside it) as soon as it is known, and a run goes on with the cells
+that are missing. A cell that cannot be (no noise seen for ssdn) says why. Rows that do not fit
+a column are left out, and so are those whose ``--data``, ``--peer`` (CAREamics) or ``--bm`` (BM3D
+and BM4D) is not given. See quality_rows.py and quality_columns.py for what there is.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import subprocess
+import sys
 import tempfile
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
-import tifffile
-import zarr
-from scipy.ndimage import gaussian_filter
+from quality_columns import COLUMNS, DATA, Sizes, kind_of, make_case, missing, sizes
+from quality_measures import measure, middle_slice
+from quality_rows import ROWS, Means, outputs, row_named
+from quality_table import draw_columns, read_cells, table
 
-from n2v_scale.api import predict, train
-from n2v_scale.geometry import Box
-from n2v_scale.io.open import open_volume
-from n2v_scale.metrics import psnr
-from n2v_scale.model_card import read_card
-from n2v_scale.simulate import simulate_light_sheet
+from n2v_scale.cores import available_cores
+from n2v_scale.devices import choose_device
+from n2v_scale.errors import N2VScaleError
 
-CROP = (slice(60, 156), slice(0, 192), slice(8, 264))
-READ_NOISE = 2.5
-LEAK = 0.6
-"""Of a voxel's noise into the next along X, in ``lines``: a correlation of 0.44."""
-SIMULATED = (48, 192, 192)
-ROWS = "noisy,gaussian,linear,n2v,n2v2,n2s,n2s-27,ssdn,structn2v,n2n,supervised"
-COLUMNS = "simulated,atlas-40,atlas-160,atlas-400,lines-40"
-OPTIONS: dict[str, dict[str, Any]] = {
-    "n2s": {"partition": (2, 2, 2)},
-    "structn2v": {"blind_mask": "x:1"},
-    "n2s-27": {"method": "n2s", "partition": (3, 3, 3)},
+FORMAT = 2
+MINUTES = 3.0
+CPU_MINUTES = 2.0
+"""Of a training in ``--subset cpu``: 24 trainings, of which each takes about half a minute more
+with its predictions, and the rows that do not train, are 90 minutes on two cores."""
+QUICK = ("noisy", "gaussian-oracle", "gaussian", "linear")
+CPU: dict[str, tuple[str, ...]] = {
+    "atlas-40": (
+        *("truth", *QUICK, "median", "nlm", "tv", "wavelet", "bm4d", "careamics-n2v"),
+        *("careamics-n2v2", "n2v", "n2v2", "n2s", "ssdn", "n2n", "supervised"),
+    ),
+    "atlas-160": (*QUICK, "bm4d", "n2v", "n2s"),
+    "atlas-400": (*QUICK, "bm4d", "n2v", "n2s"),
+    "strong": ("truth", *QUICK, "n2v", "n2v2", "n2s"),
+    "lines-40": (*QUICK, "n2v", "structn2v"),
+    "bsd68": (*QUICK, "bm3d", "n2v", "n2s"),
+    "mousebrain_signal": ("noisy", "gaussian", "linear", "n2v", "n2s"),
+    "dendrite_correlated_noise": ("noisy", "linear", "n2v", "structn2v-auto", "structn2v-x4"),
 }
 
-Array = np.ndarray[Any, Any]
+NEEDED = {"careamics": "peer", "bm3d": "bm", "bm4d": "bm"}
+"""Options without which a row cannot be made."""
+KEYS = ("psnr", "psnr_slab", "estimated_psnr")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is asked for."""
+
+    row: str
+    column: str
+    minutes: float
+    seed: int
+    crop: Sizes | None
+
+    @property
+    def label(self) -> str:
+        """The column; a part of it is another one."""
+        return (
+            self.column if self.crop is None else f"{self.column}@{'x'.join(map(str, self.crop))}"
+        )
+
+    @property
+    def name(self) -> str:
+        """Of its file. Without a training, the minutes do not matter."""
+        minutes = self.minutes if row_named(self.row).trains else 0
+        return f"{self.row}.{self.label}.{minutes:g}.{self.seed}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("--out", type=Path, required=True, help="folder of the cells")
+    made.add_argument("--data", type=Path, default=DATA, help="with volumes/ and images/")
+    made.add_argument("--rows", help=f"of {', '.join(ROWS)}; n2s-1x4x4 is that partition")
+    made.add_argument("--columns", help=f"of {', '.join(COLUMNS)}")
+    made.add_argument("--subset", choices=["cpu"], help="what two cores can do in 90 minutes")
+    made.add_argument(
+        "--minutes", type=float, help=f"of a training [{MINUTES:g}; of the subset {CPU_MINUTES:g}]"
+    )
+    made.add_argument("--seed", type=int, default=0, help="of noise and training")
+    made.add_argument("--device", default="auto")
+    made.add_argument("--peer", type=Path, help="folder of CAREamics's environment; made")
+    made.add_argument("--bm", type=Path, help="folder of BM3D's and BM4D's environment; made")
+    made.add_argument("--crop", type=sizes, help="z,y,x: at most so much of a volume, for a look")
+    made.add_argument("--table", action="store_true", help="only print the cells that are there")
+    made.add_argument("--pictures", type=Path, help="folder: only draw a picture of each column")
+    return made
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
-    parser.add_argument("--clean", type=Path, help="TIFF (z, y, x) without noise")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of a training")
-    parser.add_argument("--rows", default=ROWS)
-    parser.add_argument("--columns", default=COLUMNS)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
-    given = parser.parse_args()
+    """Fill what is missing, or show what is there."""
+    given = parser().parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    for column in given.columns.split(","):
-        if column != "simulated" and given.clean is None:
+    if given.table:
+        print(table(read_cells(given.out, FORMAT)))
+    if given.pictures:
+        draw_columns(given.pictures, given.out, read_cells(given.out, FORMAT))
+    if not given.table and not given.pictures:
+        sys.exit(fill(given))
+
+
+def fill(given: argparse.Namespace) -> int:
+    """Make what is missing; how many cells broke, which are missing still."""
+    broken = 0
+    for cell in cells(given):
+        try:
+            print(line(cell, filled(cell, given)), flush=True)
+        except Exception:  # the others are worth having: a run may take hours
+            print(f"{cell.label}, {cell.row}: broken\n{traceback.format_exc()}", flush=True)
+            broken += 1
+    return broken
+
+
+def cells(given: argparse.Namespace) -> Iterator[Cell]:
+    """Those that are asked for, fit, and can be made; says what is left out for want of a file."""
+    columns = given.columns.split(",") if given.columns else list(CPU if given.subset else COLUMNS)
+    minutes = given.minutes or (CPU_MINUTES if given.subset else MINUTES)
+    for column in columns:
+        if absent := missing(column, given.data):
+            print(f"{column}: left out without {absent}")
             continue
-        for row in given.rows.split(","):
-            file = given.out / f"{row}.{column}.{given.minutes:g}.{given.seed}.json"
-            if not file.exists():
-                made = cell(row, column, given)
-                file.write_text(json.dumps(made) + "\n")
-            print_cell(row, column, json.loads(file.read_text()))
+        rows = CPU.get(column, ()) if given.subset else tuple(ROWS)
+        for row in given.rows.split(",") if given.rows else rows:
+            way = row_named(row)
+            if kind_of(column) not in way.kinds.split():
+                continue
+            option = NEEDED.get(way.how)
+            if option is not None and getattr(given, option) is None:
+                print(f"{column}, {row}: left out without --{option}")
+                continue
+            yield Cell(row, column, minutes, given.seed, given.crop)
 
 
-def print_cell(row: str, column: str, found: dict[str, Any]) -> None:
-    posterior = found.get("posterior")
-    more = "" if posterior is None else f"  +p {posterior:6.2f} dB"
-    steps = f"  {found['steps']} steps, {found['train_s']:.0f} s" if "steps" in found else ""
-    print(f"{column:<11}{row:<12}{found['psnr']:6.2f} dB{more}{steps}", flush=True)
-
-
-def volumes(column: str, clean: Path | None, seed: int) -> tuple[Array, Array, Array, float]:
-    """Two noisy captures, the truth, and the PSNR's range."""
-    if column == "simulated":
-        made = simulate_light_sheet(shape=SIMULATED, seed=seed)
-        other = made.parameters.camera.expose(made.clean, seed + 1000)
-        return made.noisy, other, made.clean, made.data_range
-    assert clean is not None
-    electrons = float(column.split("-")[1])
-    raw = np.maximum(tifffile.imread(clean).astype(np.float64), 0)
-    truth = (raw * electrons / np.percentile(raw, 99.9))[CROP]
-    captures = [
-        _capture(truth, np.random.default_rng((seed, number) if number else seed), column)
-        for number in range(2)
-    ]
-    return captures[0], captures[1], truth.astype(np.float32), electrons
-
-
-def _capture(truth: Array, rng: np.random.Generator, column: str) -> Array:
-    """Photons and a camera; of ``lines``, noise of the same variance that is alike along X."""
-    if not column.startswith("lines"):
-        values = rng.poisson(truth) + rng.normal(0, READ_NOISE, truth.shape)
-        return np.asarray(values, np.float32)
-    z, y, x = truth.shape
-    white = rng.normal(0, 1, (z, y, x + 1))
-    alike = (white[..., 1:] + LEAK * white[..., :-1]) / np.sqrt(1 + LEAK**2)
-    return np.asarray(truth + np.sqrt(truth + READ_NOISE**2) * alike, np.float32)
-
-
-def cell(row: str, column: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Everything that is known of one cell."""
-    first, second, truth, span = volumes(column, given.clean, given.seed)
-    found: dict[str, Any] = {"commit": commit(), "row": row, "column": column}
-    if row == "noisy":
-        return found | {"psnr": psnr(first, truth, data_range=span)}
-    if row == "gaussian":
-        return found | {"psnr": best_gaussian(first, truth, span)}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, values in (("noisy", first), ("other", second), ("clean", truth)):
-            chunks = tuple(min(64, n) for n in values.shape)
-            zarr.create_array(f"{folder}/{name}.zarr", data=values, chunks=chunks)
-        return found | trained(row, Path(folder), truth, span, given)
-
-
-def trained(
-    row: str, folder: Path, truth: Array, span: float, given: argparse.Namespace
-) -> dict[str, Any]:
-    """A training and its predictions."""
-    options = {"method": row} | OPTIONS.get(row, {})
-    if row == "n2n":
-        options["pair"] = str(folder / "other.zarr")
-    if row == "supervised":
-        options["target"] = str(folder / "clean.zarr")
-    if row != "linear":
-        options["minutes"] = given.minutes
-    noisy, model = folder / "noisy.zarr", folder / "model"
-    started = perf_counter()
-    train(noisy, model, seed=given.seed, device=given.device, **options)
-    found: dict[str, Any] = {"train_s": perf_counter() - started}
-    card = read_card(model)
-    found["steps"] = card.training["steps_done"]
-    names = {"psnr": False, "posterior": None} if card.blind else {"psnr": None}
-    for name, posterior in names.items():
-        out = folder / f"{name}.zarr"
-        started = perf_counter()
-        asked = {} if posterior is None else {"posterior": posterior}
-        predict(noisy, model, out, dtype="float32", pyramid=False, device=given.device, **asked)
-        found[f"{name}_s"] = perf_counter() - started
-        result = open_volume(out).read(0, 0, Box.whole(truth.shape))
-        found[name] = psnr(result, truth, data_range=span)
+def filled(cell: Cell, given: argparse.Namespace) -> dict[str, Any]:
+    """What is known of a cell, from its file or by making it."""
+    file = given.out / f"{cell.name}.json"
+    if file.exists():
+        found: dict[str, Any] = json.loads(file.read_text())
+        if found.get("format") == FORMAT:
+            return found
+    slices: dict[str, np.ndarray] = {}
+    found = made(cell, given, slices)
+    if slices:
+        np.savez_compressed(file.with_suffix(".npz"), **slices)
+    temporary = file.with_suffix(".json.partial")
+    temporary.write_text(json.dumps(found) + "\n")
+    temporary.replace(file)
     return found
 
 
-def best_gaussian(noisy: Array, truth: Array, span: float) -> float:
-    """Found by looking at the truth."""
-    sigmas = np.geomspace(0.4, 3, 14)
-    values = noisy.astype(np.float32)
-    return max(psnr(gaussian_filter(values, s), truth, data_range=span) for s in sigmas)
+def made(cell: Cell, given: argparse.Namespace, slices: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A cell; slices of its outputs are put into ``slices``."""
+    device = choose_device(given.device)
+    trains = row_named(cell.row).trains
+    found: dict[str, Any] = {"format": FORMAT, "row": cell.row, "column": cell.label}
+    found |= {"seed": cell.seed, "minutes": cell.minutes if trains else None}
+    found |= {"commit": commit(), "machine": machine(device), "outputs": {}}
+    case = make_case(cell.column, given.data, cell.seed, cell.crop)
+    with tempfile.TemporaryDirectory(prefix="n2v-scale-") as folder:
+        means = Means(Path(folder), cell.minutes, cell.seed, device, given.peer, given.bm)
+        try:
+            for output in outputs(row_named(cell.row), case, means):
+                found["outputs"][output.name] = output.facts | measure(output, case)
+                slices[output.name] = middle_slice(output, case)
+        except N2VScaleError as error:
+            found["error"] = str(error)
+    return found
+
+
+def line(cell: Cell, found: dict[str, Any]) -> str:
+    """For the terminal: the outputs of a cell."""
+    parts = [f"{cell.label:<18} {cell.row:<16}"]
+    for name, output in found["outputs"].items():
+        best = next((output[k] for k in KEYS if output.get(k) is not None), None)
+        text = "" if best is None else f" {best:.2f} dB"
+        seconds = f" ({output['steps']} steps)" if "steps" in output else ""
+        parts.append(f"{name}{text}{seconds}, {output['predict_s']:.1f} s")
+    return "  ".join([*parts, *([found["error"]] if "error" in found else [])])
 
 
 def commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    """That is measured; ``+`` where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    here = Path(__file__).parent
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=here)
+    return done.stdout.strip()
+
+
+def machine(device: str) -> str:
+    """Processor and cores, and the GPU where one is used."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [text.split(":")[1].strip() for text in lines if text.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    text = f"{available_cores()} cores of {name}"
+    if device != "cuda":
+        return text
+    import torch
+
+    return f"{torch.cuda.get_device_name()}, {text}"
 
 
 if __name__ == "__main__":
