@@ -62,6 +62,8 @@ class Forecast:
     """Whether each voxel's own value is put back; None where the model has seen it already."""
     noise: list[dict[str, float]] | None = None
     """By channel, of which the posterior is made."""
+    write: str = "mean"
+    """What of the estimate."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -103,7 +105,7 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
         chunk=list(plan.sizes.chunk),
         shard=list(plan.sizes.shard),
         read_bytes=images * tiles.read * sizes[0],
-        write_bytes=sum(level.grid.voxels for level in levels_of(plan)) * sizes[1],
+        write_bytes=sum(prod(level.spec.shape) for level in levels_of(plan)) * sizes[1],
         files=_files(plan),
         read_overhead=tiles.read_overhead,
         compute_overhead=tiles.compute_overhead(denoiser),
@@ -114,6 +116,7 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
             plan.output.dtype,
             budget.tasks,
             mask=plan.foreground,
+            parts=plan.parts,
         ),
         memory_allowed=budget.memory_bytes,
         workers=workers,
@@ -122,6 +125,7 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
         seconds=in_a_row * useful / plan.blocks / rate,
         posterior=plan.noise is not None if denoiser.blind else None,
         noise=None if plan.noise is None else [asdict(noise) for noise in plan.noise],
+        write=plan.write,
     )
 
 

@@ -116,6 +116,10 @@ class Denoiser(Hashable, Protocol):
     def several_passes(self) -> bool:
         """Whether :attr:`OpenOptions.plain` means something to it."""
 
+    @property
+    def knows_std(self) -> bool:
+        """Whether, opened as it is, its estimates have a standard deviation."""
+
     def noise_for(self, volume: Volume) -> tuple[NoiseModel | None, ...] | None:
         """The noise by channel that it knows of this very volume, or None when it does not."""
 
@@ -174,6 +178,7 @@ class Identity:
     needs_normalisation = False
     blind = False
     several_passes = False
+    knows_std = False
     base_bytes = 2**28
 
     def __init__(self, halo: Halo = NO_HALO, stride: Shape = (1, 1, 1)) -> None:

@@ -52,6 +52,8 @@ HIDING_COPIES = 9
 """Of a tile, where subsets of it are hidden in turn."""
 MARGIN = 1.1
 """For what the allocator and the convolutions' own buffers take: 3% were seen."""
+PREDICT_STD = ("ssdn",)
+"""Methods whose network predicts a standard deviation."""
 DEVICE_PROCESS_BYTES = 3 * 2**30
 """The same with a GPU's context; a guess."""
 
@@ -93,6 +95,11 @@ class Model:
     def several_passes(self) -> bool:
         """Whether it is applied in more than one, unless it is applied plainly."""
         return self.card.passes > 1
+
+    @property
+    def knows_std(self) -> bool:
+        """Whether there is a posterior, or the network predicts a distribution."""
+        return self.options.noise is not None or self.card.method in PREDICT_STD
 
     @property
     def _passes(self) -> int:

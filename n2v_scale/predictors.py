@@ -23,10 +23,9 @@ from n2v_scale.geometry import Box, Shape
 from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import normalise
 from n2v_scale.io.volume import Volume
-from n2v_scale.ledger import Ledger
 from n2v_scale.model import Model
 from n2v_scale.noise import NoiseModel
-from n2v_scale.plan import PLAN_FORMAT
+from n2v_scale.own_record import record_of
 from n2v_scale.prediction import make_prediction_plan
 from n2v_scale.resume import recorded_plan
 from n2v_scale.statistics import SampledBox
@@ -231,7 +230,7 @@ def predictor_for(
     InputError
         When the record names a model that is gone, and what is stored is not blind.
     """
-    record = _record(denoised)
+    record = record_of(denoised)
     named = None if record is None else str(record["plan"]["denoiser"]["address"])
     if model is None and (named is None or named == IDENTITY):
         return StoredBlind(denoised, noisy, (NOT_KNOWN,))
@@ -277,16 +276,6 @@ NOT_KNOWN = (
     "nothing says what made this volume: the estimate holds only if no voxel was predicted from "
     "itself; with --model it holds for that model"
 )
-
-
-def _record(denoised: Volume) -> dict[str, Any] | None:
-    """Of the run that wrote a volume; None where there is none that this version knows."""
-    if denoised.kind != "zarr":
-        return None
-    record = Ledger(normalise(denoised.address), "").record()
-    if record is None or "plan" not in record or record["plan"].get("format") != PLAN_FORMAT:
-        return None
-    return record
 
 
 def _fresh(folder: str, noisy: Volume, camera: tuple[float, float, float] | None) -> OpenOptions:
