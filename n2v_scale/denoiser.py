@@ -80,6 +80,8 @@ class OpenOptions:
     """Whether a method of several passes is applied in one that sees every voxel."""
     tta: bool = False
     """Whether the mean over the tile's mirror images is taken (test-time augmentation)."""
+    std: bool = True
+    """Whether the posterior's standard deviation is wanted, which takes time."""
 
 
 class Denoiser(Hashable, Protocol):
@@ -118,7 +120,7 @@ class Denoiser(Hashable, Protocol):
 
     @property
     def knows_std(self) -> bool:
-        """Whether, opened as it is, its estimates have a standard deviation."""
+        """Whether, opened as it is, its estimates have a standard deviation if that is wanted."""
 
     def noise_for(self, volume: Volume) -> tuple[NoiseModel | None, ...] | None:
         """The noise by channel that it knows of this very volume, or None when it does not."""

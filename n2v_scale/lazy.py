@@ -82,7 +82,8 @@ def denoise(
             f"the array holds {array.dtype}, and only {', '.join(DTYPES)} are taken: "
             'convert it, with .astype("float32") for example'
         )
-    opened_model = _model(model, None if noise is None else tuple(noise))
+    parts = len(write.split(","))
+    opened_model = _model(model, None if noise is None else tuple(noise), std=parts > 1)
     _check_std(opened_model, write)
     source = _canonical(array, names)  # (t, c, z, y, x)
     if noise is not None and len(noise) != source.shape[1]:
@@ -92,7 +93,6 @@ def denoise(
     chunks = source.to_delayed()
     task = delayed(_denoise_chunk, pure=True)
     bounds = [np.cumsum([0, *sizes]).tolist() for sizes in source.chunks]
-    parts = len(write.split(","))
     dtype = array.dtype if parts == 1 else np.dtype("float32")
     out = np.empty((1, *chunks.shape), dtype=object)
     for index in np.ndindex(*chunks.shape):
@@ -220,7 +220,9 @@ def _denoise_box(
     return out
 
 
-def _model(model: str | PathLike[str] | Model, noise: tuple[NoiseModel, ...] | None) -> Model:
+def _model(
+    model: str | PathLike[str] | Model, noise: tuple[NoiseModel, ...] | None, *, std: bool
+) -> Model:
     """The model, opened so that its halo is the one that is needed.
 
     Raises
@@ -230,7 +232,7 @@ def _model(model: str | PathLike[str] | Model, noise: tuple[NoiseModel, ...] | N
     """
     folder = model.folder if isinstance(model, Model) else Path(model)
     options = model.options if isinstance(model, Model) else OpenOptions()
-    found = Model(folder, replace(options, noise=noise))
+    found = Model(folder, replace(options, noise=noise, std=std))
     if noise is not None and not found.blind:
         raise ConfigError(
             f"{folder} sees the voxels it predicts, so their own values cannot be put back: leave "

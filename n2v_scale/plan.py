@@ -115,6 +115,7 @@ class Plan:
             noise=self.noise,
             plain=self.plain,
             tta=self.tta,
+            std=self.parts > 1,
         )
 
     @property

@@ -11,12 +11,13 @@ evidence. With a normal prior around the prediction and the camera's noise, Baye
 what the prediction misses: what the residuals in the neighbourhood show beyond the noise, their
 mean square less the noise's variance. A network that predicts it itself says how it differs from
 voxel to voxel; how large it is in a neighbourhood is still what the residuals show. (Believing
-the network alone gave 29.9 dB on a mouse brain where residuals gave 31.3.)
+the network alone gave 29.9 dB on a mouse brain where residuals gave 31.3.) Where they show next to
+nothing by chance, the standard deviation is that of what they may hide.
 """
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, pi, sqrt
 
 import torch
 from torch import Tensor
@@ -29,12 +30,23 @@ SIGMA = 2.0
 """Of the neighbourhood, in voxels along each axis."""
 LEAST_PRIOR = 0.01
 """Of the noise's variance: a mean of neighbours has some of their noise, whatever residuals say."""
+LOWEST = -3.0
+"""Of the residuals' excess, in its own errors: what lies further below 0 says no more."""
+LINE = [exp(-0.5 * (k / SIGMA) ** 2) for k in range(-REACH, REACH + 1)]
+"""Weights of the neighbourhood along an axis."""
+SQUARED = (sum(w**2 for w in LINE) ** 3 - 1) / (sum(LINE) ** 3 - 1)
+"""The sum of the weights' squares over their sum: the share that one of them has in the error."""
 LEAST_NOISE = 1e-12
 """Of a normalised variance: a voxel without noise is left as it is, and nothing divides by zero."""
 
 
 def with_own_value(
-    noisy: Tensor, blind: TensorEstimate, noise: NoiseModel, there: Tensor | None = None
+    noisy: Tensor,
+    blind: TensorEstimate,
+    noise: NoiseModel,
+    there: Tensor | None = None,
+    *,
+    std: bool = True,
 ) -> TensorEstimate:
     """The posterior mean and standard deviation, (b, 1, z, y, x), normalised.
 
@@ -50,23 +62,38 @@ def with_own_value(
     there
         1 where there is a voxel and 0 past the volume's end, where residuals say nothing; all ones
         when None.
+    std
+        Whether the standard deviation is wanted, which takes as long again.
     """
     noise_variance = signal_noise(blind.mean, noise)
-    prior = residual_variance(noisy, blind.mean, noise_variance, there)
+    seen = excess_variance(noisy, blind.mean, noise_variance, there)
+    shape = None
     if blind.std is not None:
         said = blind.std.square()
-        prior = prior * said / neighbours_mean(said, there).clamp_min(LEAST_NOISE)
-    return bayes(noisy, blind.mean, prior, noise_variance)
+        shape = said / neighbours_mean(said, there).clamp_min(LEAST_NOISE)
+    prior = seen.clamp_min(0) if shape is None else seen.clamp_min(0) * shape
+    weight = weight_of(prior, noise_variance)
+    mean = torch.lerp(blind.mean, noisy, weight)
+    if not std:
+        return TensorEstimate(mean)
+    likely = likely_variance(seen, noise_variance, there)
+    likely = torch.maximum(prior, likely if shape is None else likely * shape)
+    return TensorEstimate(mean, error_of(weight, likely, noise_variance))
 
 
-def bayes(noisy: Tensor, predicted: Tensor, prior: Tensor, noise: Tensor) -> TensorEstimate:
-    """Mean and standard deviation of the product of two normal distributions.
+def weight_of(prior: Tensor, noise: Tensor) -> Tensor:
+    """Of a voxel's own value in the mean of the product of two normal distributions.
 
-    ``prior`` is the variance around ``predicted``, ``noise`` that around ``noisy``.
+    ``prior`` is the variance around what is predicted, ``noise`` that around the value.
     """
     prior = torch.maximum(prior, LEAST_PRIOR * noise)
-    weight = prior / (prior + noise)
-    return TensorEstimate(torch.lerp(predicted, noisy, weight), (weight * noise).sqrt())
+    return prior / (prior + noise)
+
+
+def error_of(weight: Tensor, prior: Tensor, noise: Tensor) -> Tensor:
+    """The standard deviation of a mean so weighed: with Bayes' weight, the posterior's."""
+    prior = torch.maximum(prior, LEAST_PRIOR * noise)
+    return ((1 - weight).square() * prior + weight.square() * noise).sqrt()
 
 
 def signal_noise(mean: Tensor, noise: NoiseModel) -> Tensor:
@@ -75,15 +102,28 @@ def signal_noise(mean: Tensor, noise: NoiseModel) -> Tensor:
     return (noise.gain * above + noise.read_noise**2).clamp_min(LEAST_NOISE)
 
 
-def residual_variance(
+def excess_variance(
     noisy: Tensor, mean: Tensor, noise_variance: Tensor, there: Tensor | None = None
 ) -> Tensor:
-    """What the residuals around each voxel, without its own, vary by beyond the noise; at least 0.
+    """What the residuals around each voxel, without its own, vary by beyond the noise.
 
-    Its own is left out: a voxel with much noise would seem to be one that is hard to predict.
+    Below 0 where chance has made them smaller than the noise. A voxel's own is left out: one with
+    much noise would seem to be one that is hard to predict.
     """
-    excess = (noisy - mean).square() - noise_variance
-    return neighbours_mean(excess, there).clamp_min(0)
+    return neighbours_mean((noisy - mean).square() - noise_variance, there)
+
+
+def likely_variance(seen: Tensor, noise_variance: Tensor, there: Tensor | None = None) -> Tensor:
+    """What the prediction's error is expected to vary by, where residuals show ``seen``.
+
+    A mean of so few squares errs itself, by a known amount, and no variance is below 0: of a
+    normal distribution around ``seen``, the mean of what lies above 0.
+    """
+    weight = _around(torch.ones_like(seen) if there is None else there).clamp_min(SQUARED)
+    error = (noise_variance + seen.clamp_min(0)) * (2 * SQUARED / weight).sqrt()
+    ratio = (seen / error).clamp_min(LOWEST)
+    density = torch.exp(-0.5 * ratio.square()) / sqrt(2 * pi)
+    return error * (ratio + density / (0.5 + 0.5 * torch.erf(ratio / sqrt(2))))
 
 
 def neighbours_mean(x: Tensor, there: Tensor | None = None) -> Tensor:
@@ -94,8 +134,7 @@ def neighbours_mean(x: Tensor, there: Tensor | None = None) -> Tensor:
 
 def _around(x: Tensor) -> Tensor:
     """A Gaussian's weighted sum over the neighbourhood (b, c, z, y, x), without the centre."""
-    line = [exp(-0.5 * (k / SIGMA) ** 2) for k in range(-REACH, REACH + 1)]
     out = x
     for axis in (2, 3, 4):
-        out = line_sum(out, axis, line)
+        out = line_sum(out, axis, LINE)
     return out - x  # the centre's weight is 1

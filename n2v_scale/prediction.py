@@ -68,6 +68,7 @@ def make_prediction_plan(
         noise=noise,
         plain=settings.plain,
         tta=settings.tta,
+        std=settings.parts > 1,
     )
     opened = open_denoiser(address, options)
     _check_std(opened, settings)
