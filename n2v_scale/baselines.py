@@ -22,7 +22,7 @@ from n2v_scale.prediction import MEMORY_SHARE
 from n2v_scale.progress import Progress
 
 NETWORK_ONLY = {
-    *("device", "precision", "threads", "plain", "tta"),
+    *("device", "precision", "threads", "plain", "tta", "write"),
     *("posterior", "gain", "offset", "read_noise"),
 }
 """Settings that a filter has no use for."""

@@ -20,14 +20,22 @@ import numpy as np
 import numpy.typing as npt
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
-from n2v_scale.denoiser import Denoiser, OpenOptions, Region, TileBoxes, open_denoiser
+from n2v_scale.denoiser import (
+    Denoiser,
+    Estimate,
+    FloatArray,
+    OpenOptions,
+    Region,
+    TileBoxes,
+    open_denoiser,
+)
 from n2v_scale.empty import Cells, classify, constant_response, repeated, tiles_to_run
 from n2v_scale.errors import ModelError, OutputError
 from n2v_scale.geometry import Box
 from n2v_scale.grids import Block
 from n2v_scale.io.finite import check_finite
 from n2v_scale.io.stores import remember
-from n2v_scale.io.writer import write_box
+from n2v_scale.io.writer import NOTHING, write_box
 from n2v_scale.ledger import Ledger, Marker
 from n2v_scale.plan import Plan
 from n2v_scale.processors import processor
@@ -144,7 +152,7 @@ def _computed(
     box: Box,
     clock: _Clock,
 ) -> tuple[npt.NDArray[Any], float]:
-    """A block's voxels, and how long it waited for its turn."""
+    """A block's voxels (part, z, y, x), and how long it waited for its turn."""
     waited = clock.lap()
     denoiser = opened(plan.denoiser, plan.open_options, plan.denoiser_key)
     out = denoise_tiles(denoiser, plan, block, tiles, values, box, dtype=plan.output.dtype)
@@ -179,20 +187,38 @@ def denoise_tiles(
 ) -> npt.NDArray[Any]:
     """The estimate for a block's write box, from ``values`` of its read ``box`` (z, y, x).
 
+    (part, z, y, x): the mean, and the standard deviation where the plan writes it.
+
     Every tile is computed whole, also where the block needs only a part of it, so a voxel's value
     does not depend on the blocks. What no tile covers is 0. ``dtype`` is the result's; that of the
     computation, float64 for such ``values`` and else float32, when None.
     """
     working = np.float64 if values.dtype == np.float64 else np.float32
-    out = np.zeros(block.write.shape, dtype or working)
+    out = np.zeros((plan.parts, *block.write.shape), dtype or working)
     for tile in tiles:
         region = Region(block.t, block.c, tile.core, plan.shape)
         data = values[tile.data.slices_in(box)].astype(working)
         estimate = denoiser.denoise(_filled(plan, block, data), region)
         kept = tile.core.intersect(block.write)
-        mean = estimate.mean[kept.slices_in(tile.core)]
-        out[kept.slices_in(block.write)] = as_dtype(mean, out.dtype.name)
+        for layer, part in zip(out, parts_of(estimate, plan.parts), strict=True):
+            inner = part[kept.slices_in(tile.core)]
+            layer[kept.slices_in(block.write)] = as_dtype(inner, out.dtype.name)
     return out
+
+
+def parts_of(estimate: Estimate, parts: int) -> tuple[FloatArray, ...]:
+    """The mean, and the standard deviation if there are to be two.
+
+    Raises
+    ------
+    ModelError
+        When the denoiser gave none.
+    """
+    if parts == 1:
+        return (estimate.mean,)
+    if estimate.std is None:
+        raise ModelError("standard deviations are to be written, and the denoiser gives none")
+    return estimate.mean, estimate.std
 
 
 def _fill_cells(
@@ -203,12 +229,18 @@ def _fill_cells(
     box: Box,
     out: npt.NDArray[Any],
 ) -> None:
-    """Write what needs no forward pass over what tiles left there, whether they ran or not."""
+    """Write what needs no forward pass over what tiles left there, whether they ran or not.
+
+    What is kept was not estimated: its standard deviation is 0.
+    """
     for cell in cells.kept:
-        out[cell.slices_in(block.write)] = values[cell.slices_in(box)]
+        out[(0, *cell.slices_in(block.write))] = values[cell.slices_in(box)]
+        out[(slice(1, None), *cell.slices_in(block.write))] = 0
     for cell, value in cells.constant:
-        response = repeated(constant_response(denoiser, value, block.c), cell)
-        out[cell.slices_in(block.write)] = as_dtype(response, out.dtype.name)
+        estimate = constant_response(denoiser, value, block.c)
+        for layer, response in zip(out, parts_of(estimate, len(out)), strict=True):
+            filled = as_dtype(repeated(response, cell), out.dtype.name)
+            layer[cell.slices_in(block.write)] = filled
 
 
 def _check(
@@ -232,9 +264,12 @@ def _filled(plan: Plan, block: Block, values: npt.NDArray[Any]) -> npt.NDArray[A
 
 
 def _write(plan: Plan, block: Block, values: npt.NDArray[Any], read_checksum: int) -> Marker:
+    """``values`` are (part, z, y, x)."""
     spec = plan.output
     with writing(spec.store, f"block {block.number}"):
-        stored = write_box(spec, block.t, block.c, block.write, values)
+        stored = NOTHING
+        for c, part in zip(plan.grid.channels_of(block, spec.channels), values, strict=True):
+            stored = write_box(spec, block.t, c, block.write, part, before=stored)
         marker = Marker(block.number, stored.checksum, stored.size, read_checksum)
         Ledger(spec.store, spec.ome_version).mark(spec.path, marker)
     return marker

@@ -45,6 +45,12 @@ def geometry(command: Command) -> Command:
             help="Mean over the mirror images of each tile: eight times the work, less error.",
         ),
         click.option(
+            "--output",
+            "write",
+            type=click.Choice(["mean", "mean,std"]),
+            help="mean,std adds the standard deviations as channels, in float32. [default: mean]",
+        ),
+        click.option(
             "--posterior/--no-posterior",
             default=None,
             help="Put each voxel's own value back. Default: after a blind method, if noise shows.",

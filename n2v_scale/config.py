@@ -26,6 +26,7 @@ Codec = Literal["blosc-zstd", "zstd", "gzip", "none"]
 OmeVersion = Literal["0.4", "0.5"]
 TABLES = ("train", "predict")
 OnNan = Literal["error", "fill"]
+Write = Literal["mean", "mean,std"]
 NETWORKS = {
     "auto": ("filter-unet",),
     "n2v": ("filter-unet", "unet"),
@@ -241,6 +242,8 @@ class PredictSettings(OutputSettings, CameraSettings):
     posterior: bool | None = None
     """Whether a blind prediction gets each voxel's own value back; where the noise is known, when
     None."""
+    write: Write = "mean"
+    """What of the estimate; ``mean,std`` adds a channel of standard deviations for each."""
     mask: str | None = None
     """Address of a foreground mask, of any coarser resolution; outside, the input is kept."""
     nodata: float | None = None
@@ -248,6 +251,11 @@ class PredictSettings(OutputSettings, CameraSettings):
     memory: Annotated[int, BeforeValidator(_bytes), Field(gt=0)] | None = None
     """Bytes that one worker may take, or a text such as ``16GB``."""
     workers: Positive | None = None
+
+    @property
+    def parts(self) -> int:
+        """Arrays that are written of an estimate: its mean, and its standard deviation."""
+        return len(self.write.split(","))
 
     @model_validator(mode="after")
     def _camera_is_used(self) -> PredictSettings:

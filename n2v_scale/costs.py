@@ -64,6 +64,8 @@ class Forecast:
     """By channel, of which the posterior is made."""
     no_posterior: str | None = None
     """Why there is none although the model is blind."""
+    write: str = "mean"
+    """What of the estimate."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -105,7 +107,7 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
         chunk=list(plan.sizes.chunk),
         shard=list(plan.sizes.shard),
         read_bytes=images * tiles.read * sizes[0],
-        write_bytes=sum(level.grid.voxels for level in levels_of(plan)) * sizes[1],
+        write_bytes=sum(prod(level.spec.shape) for level in levels_of(plan)) * sizes[1],
         files=_files(plan),
         read_overhead=tiles.read_overhead,
         compute_overhead=tiles.compute_overhead(denoiser),
@@ -116,6 +118,7 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
             plan.output.dtype,
             budget.tasks,
             mask=plan.foreground,
+            parts=plan.parts,
         ),
         memory_allowed=budget.memory_bytes,
         workers=workers,
@@ -125,6 +128,7 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
         posterior=plan.noise is not None if denoiser.blind else None,
         noise=None if plan.noise is None else [asdict(noise) for noise in plan.noise],
         no_posterior=plan.no_posterior,
+        write=plan.write,
     )
 
 

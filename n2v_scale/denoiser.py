@@ -80,6 +80,8 @@ class OpenOptions:
     """Whether a method of several passes is applied in one that sees every voxel."""
     tta: bool = False
     """Whether the mean over the tile's mirror images is taken (test-time augmentation)."""
+    std: bool = True
+    """Whether the posterior's standard deviation is wanted, which takes time."""
 
 
 class Denoiser(Hashable, Protocol):
@@ -115,6 +117,10 @@ class Denoiser(Hashable, Protocol):
     @property
     def several_passes(self) -> bool:
         """Whether :attr:`OpenOptions.plain` means something to it."""
+
+    @property
+    def knows_std(self) -> bool:
+        """Whether, opened as it is, its estimates have a standard deviation if that is wanted."""
 
     def noise_for(self, volume: Volume) -> tuple[NoiseModel | None, ...] | None:
         """The noise by channel that it knows of this very volume, or None when it does not."""
@@ -174,6 +180,7 @@ class Identity:
     needs_normalisation = False
     blind = False
     several_passes = False
+    knows_std = False
     base_bytes = 2**28
 
     def __init__(self, halo: Halo = NO_HALO, stride: Shape = (1, 1, 1)) -> None:

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from n2v_scale.denoiser import Denoiser, FloatArray, Region, TileBoxes, tile_boxes
+from n2v_scale.denoiser import Denoiser, Estimate, FloatArray, Region, TileBoxes, tile_boxes
 from n2v_scale.errors import PlanError
 from n2v_scale.geometry import Box, Halo, Shape, as_shape, cells_touching, round_up
 
@@ -126,12 +126,14 @@ def tiles_to_run(tiles: list[TileBoxes], write: Box, cells: Cells) -> list[TileB
 
 
 @lru_cache(maxsize=256)
-def constant_response(denoiser: Denoiser, value: float, channel: int) -> FloatArray:
+def constant_response(denoiser: Denoiser, value: float, channel: int) -> Estimate:
     """What a denoiser says to a volume that is ``value`` everywhere, far from its faces.
 
-    Computed once a denoiser, value and channel; in the input's units, float32, not writeable.
+    Computed once a denoiser, value and channel; in the input's units, float32, not writeable. Its
+    standard deviation is the denoiser's own, where there is one: that a region holds one value
+    does not make its denoised value certain.
 
-    It has the shape of the denoiser's stride: element (0, 0, 0) is the answer at positions that
+    Both have the shape of the denoiser's stride: element (0, 0, 0) is the answer at positions that
     are multiples of the stride, and so on; :func:`repeated` continues it. Networks that pool
     answer alike at all of them, but for rounding; those that fold cells of voxels into channels
     have learned one answer for each.
@@ -143,9 +145,14 @@ def constant_response(denoiser: Denoiser, value: float, channel: int) -> FloatAr
     shape = as_shape([b + h for b, h in zip(core.stop, high, strict=True)])
     data = tile_boxes(core, denoiser.halo, stride, shape).data
     tile = np.full(data.shape, value, np.float32)
-    response = np.array(denoiser.denoise(tile, Region(0, channel, core, shape)).mean, np.float32)
-    response.setflags(write=False)
-    return response
+    found = denoiser.denoise(tile, Region(0, channel, core, shape))
+    return Estimate(_frozen(found.mean), None if found.std is None else _frozen(found.std))
+
+
+def _frozen(values: FloatArray) -> FloatArray:
+    copy = np.array(values, np.float32)
+    copy.setflags(write=False)
+    return copy
 
 
 def repeated(response: FloatArray, box: Box) -> FloatArray:

@@ -13,6 +13,7 @@ from n2v_scale.errors import InputError
 from n2v_scale.geometry import Box, Shape, round_up
 from n2v_scale.io.volume import Volume
 from n2v_scale.metrics import ErrorSums, SsimSums
+from n2v_scale.own_record import means_of
 from n2v_scale.progress import NoProgress, Progress
 from n2v_scale.statistics import sample_boxes
 
@@ -52,6 +53,7 @@ def evaluate_volumes(
     InputError
         When the selections differ in shape.
     """
+    volume, reference = means_of(volume), means_of(reference)
     if volume.shape != reference.shape:
         raise InputError(
             f"{volume.address} is {volume.shape} (t, c, z, y, x) and {reference.address} is "

@@ -201,7 +201,15 @@ def _say_posterior(plan: Plan, progress: Progress) -> None:
 def _recheck_budget(plan: Plan, budget: Budget) -> None:
     """A resumed plan has the sizes of the run that began it: they must fit here too."""
     denoiser = open_denoiser(plan.denoiser, plan.open_options)
-    check_budget(plan.volume, denoiser, plan.sizes, plan.output.dtype, budget, mask=plan.foreground)
+    check_budget(
+        plan.volume,
+        denoiser,
+        plan.sizes,
+        plan.output.dtype,
+        budget,
+        mask=plan.foreground,
+        parts=plan.parts,
+    )
 
 
 def _client(client: Client | None, plan: Plan, budget: Budget) -> AbstractContextManager[Client]:

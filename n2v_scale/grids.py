@@ -50,6 +50,15 @@ class BlockGrid:
         x, y, z, c = index
         return Block(number, rest, c, grid_cell(as_shape((z, y, x)), self.block, self.shape))
 
+    def channels_of(self, block: Block, stored: int) -> range:
+        """Those of an array with ``stored`` channels that belong to a block.
+
+        >>> grid = BlockGrid(times=1, channels=2, shape=(8, 8, 8), block=(8, 8, 8))
+        >>> list(grid.channels_of(grid.at(1), stored=4))
+        [1, 3]
+        """
+        return range(block.c, stored, self.channels)
+
     def touching(self, t: int, c: int, box: Box) -> Iterator[int]:
         """The numbers of the blocks that share a voxel with ``box``."""
         z, y, x = grid_shape(self.shape, self.block)

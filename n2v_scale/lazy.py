@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from dask.delayed import delayed
 
-from n2v_scale.blocks import as_dtype, opened
+from n2v_scale.blocks import as_dtype, opened, parts_of
+from n2v_scale.config import Write
 from n2v_scale.denoiser import Normalisation, OpenOptions, Region, TileBoxes, tile_boxes
 from n2v_scale.errors import ConfigError, InputError
 from n2v_scale.geometry import Box, Shape, as_shape, cells_touching, round_up
@@ -36,6 +37,7 @@ def denoise(
     normalisation: Normalisation | None = None,
     noise: Sequence[NoiseModel] | None = None,
     tile: Sequence[int] | None = None,
+    write: Write = "mean",
     device: str = "cpu",
     threads: int | None = None,
 ) -> da.Array:
@@ -61,6 +63,9 @@ def denoise(
         it without having seen it. By default the prediction stays as it is.
     tile
         Voxels (z, y, x) that one forward pass keeps.
+    write
+        ``mean,std`` gives a float32 array with one more axis in front: the mean and the standard
+        deviation, for models that know it.
     device, threads
         Where and with how many torch threads a forward pass runs.
 
@@ -68,6 +73,8 @@ def denoise(
     ------
     InputError
         When the axes do not fit the array, or its dtype is not taken.
+    ConfigError
+        When noise, or standard deviations, are asked of a model that cannot use or give them.
     """
     names = _axes(array, axes)
     if array.dtype.name not in DTYPES:
@@ -75,7 +82,9 @@ def denoise(
             f"the array holds {array.dtype}, and only {', '.join(DTYPES)} are taken: "
             'convert it, with .astype("float32") for example'
         )
-    opened_model = _model(model, None if noise is None else tuple(noise))
+    parts = len(write.split(","))
+    opened_model = _model(model, None if noise is None else tuple(noise), std=parts > 1)
+    _check_std(opened_model, write)
     source = _canonical(array, names)  # (t, c, z, y, x)
     if noise is not None and len(noise) != source.shape[1]:
         raise ConfigError(f"noise is given for {len(noise)} of {source.shape[1]} channels")
@@ -84,21 +93,27 @@ def denoise(
     chunks = source.to_delayed()
     task = delayed(_denoise_chunk, pure=True)
     bounds = [np.cumsum([0, *sizes]).tolist() for sizes in source.chunks]
-    out = np.empty(chunks.shape, dtype=object)
+    dtype = array.dtype if parts == 1 else np.dtype("float32")
+    out = np.empty((1, *chunks.shape), dtype=object)
     for index in np.ndindex(*chunks.shape):
         place = _Place(index, bounds, cut, opened_model)
         needed = place.neighbours()
-        out[index] = da.from_delayed(
+        out[(0, *index)] = da.from_delayed(
             task(
                 [chunks[i] for i in needed],
                 [place.box(i) for i in needed],
-                place.job(device, threads),
+                place.job(device, threads, parts),
                 constants,
+                dtype.name,
             ),
-            shape=place.shape,
-            dtype=array.dtype,
+            shape=(parts, *place.shape),
+            dtype=dtype,
         )
-    return _original(da.block(out.tolist()), names)
+    joined = da.block(out.tolist())  # (part, t, c, z, y, x)
+    if parts == 1:
+        return _original(joined[0], names)
+    both: da.Array = da.stack([_original(part, names) for part in joined])
+    return both
 
 
 class _Place:
@@ -145,7 +160,7 @@ class _Place:
             first = first.union(box)
         return first
 
-    def job(self, device: str, threads: int | None) -> partial[npt.NDArray[Any]]:
+    def job(self, device: str, threads: int | None, parts: int) -> partial[npt.NDArray[Any]]:
         """The work, without its data."""
         return partial(
             _denoise_box,
@@ -156,6 +171,7 @@ class _Place:
             self.write,
             self.volume,
             self.bounds[1][self.index[1]],
+            parts,
         )
 
 
@@ -164,8 +180,12 @@ def _denoise_chunk(
     boxes: list[Box],
     job: partial[npt.NDArray[Any]],
     normalisation: Normalisation,
+    dtype: str,
 ) -> npt.NDArray[Any]:
-    """The task: join the neighbours (t, c, z, y, x), denoise each time and channel."""
+    """The task: join the neighbours (t, c, z, y, x), denoise each time and channel.
+
+    (part, t, c, z, y, x): the mean, and the standard deviation if there are two parts.
+    """
     read: Box = job.args[3]
     t, c = chunks[0].shape[:2]
     joined = np.empty((t, c, *read.shape), np.float32)
@@ -173,7 +193,7 @@ def _denoise_chunk(
         common = box.intersect(read)
         joined[(..., *common.slices_in(read))] = chunk[(..., *common.slices_in(box))]
     denoised = [[job(joined[i, k], k, normalisation) for k in range(c)] for i in range(t)]
-    return as_dtype(np.asarray(denoised), chunks[0].dtype.name)
+    return as_dtype(np.moveaxis(np.asarray(denoised), 2, 0), dtype)
 
 
 def _denoise_box(
@@ -184,21 +204,25 @@ def _denoise_box(
     write: Box,
     volume: Shape,
     first_channel: int,
+    parts: int,
     values: npt.NDArray[np.float32],
     channel: int,
     normalisation: Normalisation,
 ) -> npt.NDArray[Any]:
     denoiser = opened(folder, replace(options, normalisation=normalisation))
-    out = np.empty(write.shape, np.float32)
+    out = np.empty((parts, *write.shape), np.float32)
     for tile in tiles:
         region = Region(0, first_channel + channel, tile.core, volume)
-        mean = denoiser.denoise(values[tile.data.slices_in(read)], region).mean
+        estimate = denoiser.denoise(values[tile.data.slices_in(read)], region)
         kept = tile.core.intersect(write)
-        out[kept.slices_in(write)] = mean[kept.slices_in(tile.core)]
+        for layer, part in zip(out, parts_of(estimate, parts), strict=True):
+            layer[kept.slices_in(write)] = part[kept.slices_in(tile.core)]
     return out
 
 
-def _model(model: str | PathLike[str] | Model, noise: tuple[NoiseModel, ...] | None) -> Model:
+def _model(
+    model: str | PathLike[str] | Model, noise: tuple[NoiseModel, ...] | None, *, std: bool
+) -> Model:
     """The model, opened so that its halo is the one that is needed.
 
     Raises
@@ -208,13 +232,25 @@ def _model(model: str | PathLike[str] | Model, noise: tuple[NoiseModel, ...] | N
     """
     folder = model.folder if isinstance(model, Model) else Path(model)
     options = model.options if isinstance(model, Model) else OpenOptions()
-    found = Model(folder, replace(options, noise=noise))
+    found = Model(folder, replace(options, noise=noise, std=std))
     if noise is not None and not found.blind:
         raise ConfigError(
             f"{folder} sees the voxels it predicts, so their own values cannot be put back: leave "
             "out noise"
         )
     return found
+
+
+def _check_std(model: Model, write: Write) -> None:
+    """Refuse standard deviations that nobody knows."""
+    if write == "mean" or model.knows_std:
+        return
+    remedy = (
+        "pass the noise" if model.blind else "train with linear, n2s or ssdn, and pass the noise"
+    )
+    raise ConfigError(
+        f"{model.folder} gives no standard deviations as it is opened: {remedy}, or leave out write"
+    )
 
 
 def _axes(array: da.Array, axes: str | None) -> str:

@@ -71,15 +71,19 @@ def worker_memory(
     tasks: int,
     *,
     mask: Foreground | None = None,
+    parts: int = 1,
 ) -> WorkerMemory:
-    """The forecast of a worker's peak; ``dtype`` is the output's."""
+    """The forecast of a worker's peak.
+
+    ``dtype`` is the output's; ``parts`` is 2 where standard deviations are written too.
+    """
     read, written = np.dtype(volume.dtype).itemsize, np.dtype(dtype).itemsize
     box = read_shape(volume.spatial_shape, sizes, denoiser.halo, denoiser.stride)
     copies = 1 if volume.axis_names == tuple(a for a in "tczyx" if volume.axis(a)) else 2
     chunks = min(READ_AT_ONCE, prod(grid_shape(box, volume.chunk)))
     decode = 2 * chunks * prod(volume.chunk) * volume.chunk_images * read
     encode = 3 * prod(sizes.shard) * written  # padded, its chunks encoded, and joined
-    block = copies * prod(box) * read + prod(sizes.block) * written + max(decode, encode)
+    block = copies * prod(box) * read + parts * prod(sizes.block) * written + max(decode, encode)
     block += mask.memory_bytes(Box.whole(sizes.block)) if mask else 0
     return WorkerMemory(denoiser.base_bytes, denoiser.memory_bytes(sizes.tile), block, tasks)
 
@@ -101,6 +105,7 @@ def check_budget(
     budget: Budget,
     *,
     mask: Foreground | None = None,
+    parts: int = 1,
 ) -> None:
     """Refuse sizes that need more than a worker has.
 
@@ -109,7 +114,7 @@ def check_budget(
     PlanError
         With the numbers, and what to do.
     """
-    memory = worker_memory(volume, denoiser, sizes, dtype, budget.tasks, mask=mask)
+    memory = worker_memory(volume, denoiser, sizes, dtype, budget.tasks, mask=mask, parts=parts)
     if budget.device_bytes is not None and memory.tile > budget.device_bytes:
         raise PlanError(
             f"a forward pass over a tile of {sizes.tile} needs {_gb(memory.tile)} and the "

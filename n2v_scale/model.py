@@ -48,10 +48,14 @@ PROCESS_BYTES = 420 * 2**20 + SLABS_BYTES
 """Of a worker with Dask, zarr and torch, which has computed a small tile and keeps its slabs."""
 POSTERIOR_COPIES = 12
 """Of what the network gives, while the voxels' own values are put back."""
+STD_COPIES = 5
+"""Beside these, while its standard deviation is computed."""
 HIDING_COPIES = 9
 """Of a tile, where subsets of it are hidden in turn."""
 MARGIN = 1.1
 """For what the allocator and the convolutions' own buffers take: 3% were seen."""
+PREDICT_STD = ("ssdn",)
+"""Methods whose network predicts a standard deviation."""
 DEVICE_PROCESS_BYTES = 3 * 2**30
 """The same with a GPU's context; a guess."""
 
@@ -95,6 +99,11 @@ class Model:
         return self.card.passes > 1
 
     @property
+    def knows_std(self) -> bool:
+        """Whether there is a posterior, or the network predicts a distribution."""
+        return self.options.noise is not None or self.card.method in PREDICT_STD
+
+    @property
     def _passes(self) -> int:
         return 1 if self.options.plain else self.card.passes
 
@@ -132,10 +141,17 @@ class Model:
             config, aligned, crop, device=self.options.device, precision=self.options.precision
         )
         # Beside it the tile as it was read and while it is normalised, and the estimate in units.
-        beside = 2 * tile + (2 if self.options.noise is None else POSTERIOR_COPIES) * prod(aligned)
+        beside = 2 * tile + self._estimate_copies * prod(aligned)
         beside += (HIDING_COPIES if self._passes > 1 else 0) * tile
         beside += (tile + 2 * prod(aligned)) if self.options.tta else 0
         return int(MARGIN * (forward + FLOAT32 * beside))
+
+    @property
+    def _estimate_copies(self) -> int:
+        """Of what the network gives, until it is an estimate in units."""
+        if self.options.noise is None:
+            return 2
+        return POSTERIOR_COPIES + (STD_COPIES if self.options.std else 0)
 
     def work(self, core: Shape, halo: Halo) -> float:
         """Multiplications of a forward pass that computes what the core needs, and no more."""
@@ -247,7 +263,8 @@ class Model:
             if self.options.noise is not None:
                 noise = self.options.noise[region.c].normalised(offset, scale)
                 there = boxes.data.intersect(wide).slices_in(wide)
-                out = _posterior(x[(..., *wide.slices_in(boxes.padded))], out, noise, there)
+                noisy = x[(..., *wide.slices_in(boxes.padded))]
+                out = _posterior(noisy, out, noise, there, std=self.options.std)
         keep = region.core.slices_in(wide)
         return Estimate(
             _restore(out.mean, keep, scale, offset),
@@ -268,13 +285,15 @@ def _posterior(
     blind: TensorEstimate,
     noise: NoiseModel,
     inside: tuple[slice, slice, slice],
+    *,
+    std: bool,
 ) -> TensorEstimate:
     """With the voxels' own values put back; ``inside`` is where there are voxels."""
     from n2v_scale.posterior import with_own_value
 
     there = noisy.new_zeros(noisy.shape)
     there[(..., *inside)] = 1
-    return with_own_value(noisy, blind, noise, there)
+    return with_own_value(noisy, blind, noise, there, std=std)
 
 
 def load_model(folder: str | Path, *, device: str = "cpu") -> Model:

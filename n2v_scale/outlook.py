@@ -19,9 +19,9 @@ def outlook_text(forecast: Forecast) -> str:
         "larger tiles need less",
         "read": f"{_bytes(forecast.read_bytes)}, {forecast.read_overhead:.2f} times the volume, "
         "because of the halo: larger blocks need less",
-        "write": f"{_bytes(forecast.write_bytes)} before compression, with the lower resolutions, "
-        f"in at most {forecast.files:,} files of {_shape(forecast.shard)} voxels in chunks of "
-        f"{_shape(forecast.chunk)}",
+        "write": f"{_bytes(forecast.write_bytes)} before compression, with the lower resolutions"
+        f"{_std(forecast)}, in at most {forecast.files:,} files of {_shape(forecast.shard)} "
+        f"voxels in chunks of {_shape(forecast.chunk)}",
         "memory": _memory(forecast),
         "time": _time(forecast),
     }
@@ -39,6 +39,10 @@ def _own_value(forecast: Forecast) -> str:
         for n in forecast.noise
     )
     return f" of each voxel is put back, against noise of {seen}"
+
+
+def _std(forecast: Forecast) -> str:
+    return "" if forecast.write == "mean" else " and the standard deviations"
 
 
 def _empty(forecast: Forecast) -> str:

@@ -12,8 +12,7 @@ import numpy as np
 from n2v_scale._version import __version__
 from n2v_scale.config import PredictSettings
 from n2v_scale.errors import OutputError, PlanError
-from n2v_scale.geometry import Box
-from n2v_scale.io.ome_metadata import image_attributes, selected_omero
+from n2v_scale.io.ome_metadata import image_attributes
 from n2v_scale.io.stores import inside, remember
 from n2v_scale.io.volume import Axis, Level, Volume
 from n2v_scale.io.volume_record import volume_to_dict
@@ -25,7 +24,6 @@ from n2v_scale.io.writer import (
     create_array,
     delete_keys,
     names,
-    read_output,
     remove_output,
     set_attributes,
     sweep_partial_files,
@@ -34,6 +32,7 @@ from n2v_scale.ledger import Ledger
 from n2v_scale.lock import driver_lock, is_locked
 from n2v_scale.plan import Plan
 from n2v_scale.recovery import all_done, damaged_by_size, forget, levels_of, lost_metadata
+from n2v_scale.rendering import begun_rendering, finished_rendering
 from n2v_scale.resume import resume_plan
 from n2v_scale.succession import LOCK_FOLDER
 
@@ -197,22 +196,24 @@ def _write_what_is_lost(plan: Plan, lost: list[str]) -> None:
         if not array_exists(level.spec):
             create_array(level.spec)
     if lost:
-        write_metadata(plan, plan.volume.omero, finished=False)
+        write_metadata(plan, finished=False)
 
 
-def write_metadata(plan: Plan, omero: dict[str, Any] | None, *, finished: bool) -> None:
+def write_metadata(plan: Plan, *, finished: bool) -> None:
     """The OME-Zarr attributes: the input's axes, units, scale, translation, channels.
 
-    Lower levels are listed when they are ``finished``: a viewer would show them black.
+    Once all is ``finished``, with display windows of the new data and with the lower levels, which
+    a viewer would show black before.
     """
     volume, output = plan.volume, plan.output
+    rendering = finished_rendering(plan) if finished else begun_rendering(plan)
     axes = [_selected(volume, name) for name in output.axes]
     attributes = image_attributes(
         axes,
         _levels(plan, axes) if finished else _levels(plan, axes)[:1],
         version=output.ome_version,
         name=volume.name,
-        omero=selected_omero(omero, volume.channels),
+        omero=rendering,
         multiscale_transforms=_in_output_order(volume, output),
     )
     set_attributes(output.store, "", attributes, output.ome_version)
@@ -221,6 +222,8 @@ def write_metadata(plan: Plan, omero: dict[str, Any] | None, *, finished: bool) 
 def _selected(volume: Volume, name: str) -> Axis:
     """An axis of the output; a selection of evenly spaced time points moves and stretches it."""
     axis = volume.axis(name)
+    if axis is None and name == "c":  # the output alone has several
+        return Axis(name)
     if axis is None:
         raise OutputError(f"the output has an axis {name!r} that the input lacks")
     times = volume.timepoints
@@ -256,9 +259,14 @@ def _level(spec: ArraySpec, axes: list[Axis], factors: dict[str, int]) -> Level:
 
 def _in_output_order(volume: Volume, output: ArraySpec) -> list[dict[str, Any]]:
     """The multiscale's own transformations, permuted from the stored axes to the output's."""
-    order = [[a.name for a in volume.axes].index(name) for name in output.axes]
+    stored = [a.name for a in volume.axes]
+
+    def ordered(kind: str, numbers: list[Any]) -> list[Any]:
+        new = 1.0 if kind == "scale" else 0.0  # of an axis that the output alone has
+        return [numbers[stored.index(n)] if n in stored else new for n in output.axes]
+
     return [
-        {k: [v[i] for i in order] if isinstance(v, list) else v for k, v in transform.items()}
+        {k: ordered(k, v) if isinstance(v, list) else v for k, v in transform.items()}
         for transform in volume.multiscale_transforms
     ]
 
@@ -266,43 +274,6 @@ def _in_output_order(volume: Volume, output: ArraySpec) -> list[dict[str, Any]]:
 def finish_output(output: Output) -> None:
     """All levels are written: recompute the display windows and close the record."""
     plan = output.plan
-    arrays = [plan.output, *(level.array for level in plan.levels)]
-    write_metadata(plan, _with_windows(plan, arrays[-1]), finished=True)
+    write_metadata(plan, finished=True)
     sweep_partial_files(plan.output.store, older_than_s=0)  # every block is done: no one writes
     output.ledger.update(complete=True)
-
-
-def _with_windows(plan: Plan, coarsest: ArraySpec) -> dict[str, Any]:
-    """The input's rendering block with windows of the new data, from the coarsest level."""
-    stored = plan.volume.omero or {}
-    listed = stored.get("channels")
-    described = listed if isinstance(listed, list) else []
-    named = {i: c for i, c in enumerate(described) if isinstance(c, dict)}
-    channels = [named.get(i, {}) for i in range(max(plan.volume.channels) + 1)]
-    for position, index in enumerate(plan.volume.channels):
-        channels[index] = {
-            "label": f"channel {index}",
-            "color": "FFFFFF",
-            "active": True,
-            **channels[index],
-            "window": _window(coarsest, position),
-        }
-    return {**stored, "channels": channels}
-
-
-def _window(spec: ArraySpec, channel: int) -> dict[str, float]:
-    box = Box.whole(spec.spatial_shape)
-    values = read_output(spec, 0, channel, box)
-    dtype = np.dtype(spec.dtype)
-    values = values[np.isfinite(values)]  # NaN is no JSON
-    if not values.size:
-        values = np.zeros(1, dtype)
-    low, high = np.percentile(values, [1, 99.8]).tolist()
-    ends = (values.min(), values.max())
-    limits = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.kind != "f" else ends
-    return {
-        "min": float(limits[0]),
-        "max": float(limits[1]),
-        "start": float(low),
-        "end": float(max(high, low + 1e-6)),
-    }

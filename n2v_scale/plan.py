@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from typing import Any
 
-from n2v_scale.config import PredictSettings
+from n2v_scale.config import PredictSettings, Write
 from n2v_scale.denoiser import Denoiser, Normalisation, OpenOptions, TileBoxes, tile_boxes
 from n2v_scale.foreground import Foreground
 from n2v_scale.geometry import (
@@ -37,7 +37,7 @@ from n2v_scale.io.volume import Volume
 from n2v_scale.io.writer import ArraySpec
 from n2v_scale.memory import Budget, Sizes
 from n2v_scale.noise import NoiseModel
-from n2v_scale.sizes import choose_sizes
+from n2v_scale.sizes import choose_sizes, output_dtype
 
 PLAN_FORMAT = 1
 LEVEL_BLOCK = 256
@@ -88,6 +88,8 @@ class Plan:
     """Whether a method of several passes is applied in one."""
     tta: bool = False
     """Whether the mean over mirror images is taken."""
+    write: Write = "mean"
+    """What of the estimate is written; standard deviations are channels after all the means."""
     precision: str = "float32"
     """Of the network's arithmetic."""
     precision_error: float | None = None
@@ -115,6 +117,7 @@ class Plan:
             noise=self.noise,
             plain=self.plain,
             tta=self.tta,
+            std=self.parts > 1,
         )
 
     @property
@@ -128,10 +131,15 @@ class Plan:
         times, channels = self.volume.shape[:2]
         return BlockGrid(times, channels, self.shape, self.block)
 
+    @property
+    def parts(self) -> int:
+        """Arrays that are written of an estimate: its mean, and its standard deviation."""
+        return self.output.channels // self.volume.shape[1]
+
     def level_grid(self, level: PyramidLevel) -> BlockGrid:
         """The blocks of a lower resolution."""
-        times, channels = self.volume.shape[:2]
-        return BlockGrid(times, channels, level.array.spatial_shape, level.block)
+        array = level.array
+        return BlockGrid(self.volume.shape[0], array.channels, array.spatial_shape, level.block)
 
     @property
     def blocks(self) -> int:
@@ -188,6 +196,7 @@ class Plan:
             "nodata": _number(self.nodata),
             "foreground": self._foreground(),
             **{name: True for name in ("plain", "tta") if getattr(self, name)},
+            **({"write": self.write} if self.parts > 1 else {}),
             **({} if self.noise is None else {"noise": [asdict(n) for n in self.noise]}),
             **({} if self.no_posterior is None else {"no_posterior": self.no_posterior}),
         }
@@ -263,17 +272,22 @@ def make_plan(
     ------
     PlanError
         When the asked sizes contradict each other, or do not fit the budget.
+    ConfigError
+        When standard deviations are asked for in a voxel type that cannot hold them.
     """
     sizes = choose_sizes(volume, denoiser, settings, budget or Budget(), mask=foreground)
-    axes = tuple(a for a in "tczyx" if a in {axis.name for axis in volume.axes})
+    stored = {axis.name for axis in volume.axes} | ({"c"} if settings.parts > 1 else set())
+    axes = tuple(a for a in "tczyx" if a in stored)
+    times, channels, *extent = volume.shape
+    shape = (times, channels * settings.parts, *extent)
     output = ArraySpec(
         store=store,
         path="0",
         axes=axes,
-        shape=_along(axes, volume.shape),
+        shape=_along(axes, shape),
         chunk=_along(axes, (1, 1, *sizes.chunk)),
         shard=_along(axes, (1, 1, *sizes.shard)),
-        dtype=volume.dtype if settings.dtype == "input" else settings.dtype,
+        dtype=output_dtype(volume, settings),
         codec=settings.codec,
         codec_level=settings.codec_level,
         ome_version=settings.ome_version,
@@ -293,6 +307,7 @@ def make_plan(
         noise=noise,
         plain=settings.plain,
         tta=settings.tta,
+        write=settings.write,
         device=device,
         threads=threads,
         on_nan=settings.on_nan,

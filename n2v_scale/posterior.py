@@ -13,12 +13,13 @@ mean square less the noise's variance. A network that predicts it itself says ho
 voxel to voxel, and where residuals show more or less than it says, it is scaled by the ratio, as
 far as they can tell: their mean is of a few hundred voxels, whose noise it has. (A mouse brain
 after 300, 1,000 and 3,000 steps: 31.1, 32.5 and 33.3 dB by the network alone, 31.5, 32.3 and 33.1
-by residuals alone, 31.5, 32.5 and 33.4 by both.)
+by residuals alone, 31.5, 32.5 and 33.4 by both.) Without such a network, where residuals show next
+to nothing by chance, the standard deviation is that of what they may hide.
 """
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, pi, sqrt
 
 import torch
 from torch import Tensor
@@ -34,12 +35,23 @@ LEAST_PRIOR = 0.01
 UNSURE = 0.15
 """Of the voxels' variance, noise and all: how unsure the mean excess of a neighbourhood is. Twice
 its standard error, which is sqrt(2 / 356) of the variance where 356 voxels count."""
+LOWEST = -3.0
+"""Of the residuals' excess, in its own errors: what lies further below 0 says no more."""
+LINE = [exp(-0.5 * (k / SIGMA) ** 2) for k in range(-REACH, REACH + 1)]
+"""Weights of the neighbourhood along an axis."""
+SQUARED = (sum(w**2 for w in LINE) ** 3 - 1) / (sum(LINE) ** 3 - 1)
+"""The sum of the weights' squares over their sum: the share that one of them has in the error."""
 LEAST_NOISE = 1e-12
 """Of a normalised variance: a voxel without noise is left as it is, and nothing divides by zero."""
 
 
 def with_own_value(
-    noisy: Tensor, blind: TensorEstimate, noise: NoiseModel, there: Tensor | None = None
+    noisy: Tensor,
+    blind: TensorEstimate,
+    noise: NoiseModel,
+    there: Tensor | None = None,
+    *,
+    std: bool = True,
 ) -> TensorEstimate:
     """The posterior mean and standard deviation, (b, 1, z, y, x), normalised.
 
@@ -55,23 +67,37 @@ def with_own_value(
     there
         1 where there is a voxel and 0 past the volume's end, where residuals say nothing; all ones
         when None.
+    std
+        Whether the standard deviation is wanted, which takes as long again.
     """
     noise_variance = signal_noise(blind.mean, noise)
     if blind.std is None:
-        prior = residual_variance(noisy, blind.mean, noise_variance, there)
+        seen = excess_variance(noisy, blind.mean, noise_variance, there)
+        prior = seen.clamp_min(0)
     else:
         prior = scaled_by_residuals(blind.std.square(), noisy, blind.mean, noise_variance, there)
-    return bayes(noisy, blind.mean, prior, noise_variance)
+    weight = weight_of(prior, noise_variance)
+    mean = torch.lerp(blind.mean, noisy, weight)
+    if not std:
+        return TensorEstimate(mean)
+    if blind.std is None:
+        prior = torch.maximum(prior, likely_variance(seen, noise_variance, there))
+    return TensorEstimate(mean, error_of(weight, prior, noise_variance))
 
 
-def bayes(noisy: Tensor, predicted: Tensor, prior: Tensor, noise: Tensor) -> TensorEstimate:
-    """Mean and standard deviation of the product of two normal distributions.
+def weight_of(prior: Tensor, noise: Tensor) -> Tensor:
+    """Of a voxel's own value in the mean of the product of two normal distributions.
 
-    ``prior`` is the variance around ``predicted``, ``noise`` that around ``noisy``.
+    ``prior`` is the variance around what is predicted, ``noise`` that around the value.
     """
     prior = torch.maximum(prior, LEAST_PRIOR * noise)
-    weight = prior / (prior + noise)
-    return TensorEstimate(torch.lerp(predicted, noisy, weight), (weight * noise).sqrt())
+    return prior / (prior + noise)
+
+
+def error_of(weight: Tensor, prior: Tensor, noise: Tensor) -> Tensor:
+    """The standard deviation of a mean so weighed: with Bayes' weight, the posterior's."""
+    prior = torch.maximum(prior, LEAST_PRIOR * noise)
+    return ((1 - weight).square() * prior + weight.square() * noise).sqrt()
 
 
 def signal_noise(mean: Tensor, noise: NoiseModel) -> Tensor:
@@ -80,15 +106,28 @@ def signal_noise(mean: Tensor, noise: NoiseModel) -> Tensor:
     return (noise.gain * above + noise.read_noise**2).clamp_min(LEAST_NOISE)
 
 
-def residual_variance(
+def excess_variance(
     noisy: Tensor, mean: Tensor, noise_variance: Tensor, there: Tensor | None = None
 ) -> Tensor:
-    """What the residuals around each voxel, without its own, vary by beyond the noise; at least 0.
+    """What the residuals around each voxel, without its own, vary by beyond the noise.
 
-    Its own is left out: a voxel with much noise would seem to be one that is hard to predict.
+    Below 0 where chance has made them smaller than the noise. A voxel's own is left out: one with
+    much noise would seem to be one that is hard to predict.
     """
-    excess = (noisy - mean).square() - noise_variance
-    return neighbours_mean(excess, there).clamp_min(0)
+    return neighbours_mean((noisy - mean).square() - noise_variance, there)
+
+
+def likely_variance(seen: Tensor, noise_variance: Tensor, there: Tensor | None = None) -> Tensor:
+    """What the prediction's error is expected to vary by, where residuals show ``seen``.
+
+    A mean of so few squares errs itself, by a known amount, and no variance is below 0: of a
+    normal distribution around ``seen``, the mean of what lies above 0.
+    """
+    weight = _around(torch.ones_like(seen) if there is None else there).clamp_min(SQUARED)
+    error = (noise_variance + seen.clamp_min(0)) * (2 * SQUARED / weight).sqrt()
+    ratio = (seen / error).clamp_min(LOWEST)
+    density = torch.exp(-0.5 * ratio.square()) / sqrt(2 * pi)
+    return error * (ratio + density / (0.5 + 0.5 * torch.erf(ratio / sqrt(2))))
 
 
 def scaled_by_residuals(
@@ -98,7 +137,7 @@ def scaled_by_residuals(
 
     Both sums have :data:`UNSURE` added, so that a ratio of small numbers is near 1.
     """
-    shown = neighbours_mean((noisy - mean).square() - noise_variance, there)
+    shown = excess_variance(noisy, mean, noise_variance, there)
     predicted = neighbours_mean(said, there)
     unsure = UNSURE * (neighbours_mean(noise_variance, there) + predicted)
     return said * (shown + unsure).clamp_min(0) / (predicted + unsure).clamp_min(LEAST_NOISE)
@@ -112,8 +151,7 @@ def neighbours_mean(x: Tensor, there: Tensor | None = None) -> Tensor:
 
 def _around(x: Tensor) -> Tensor:
     """A Gaussian's weighted sum over the neighbourhood (b, c, z, y, x), without the centre."""
-    line = [exp(-0.5 * (k / SIGMA) ** 2) for k in range(-REACH, REACH + 1)]
     out = x
     for axis in (2, 3, 4):
-        out = line_sum(out, axis, line)
+        out = line_sum(out, axis, LINE)
     return out - x  # the centre's weight is 1

@@ -68,10 +68,13 @@ def make_prediction_plan(
         noise=known.noise,
         plain=settings.plain,
         tta=settings.tta,
+        std=settings.parts > 1,
     )
+    opened = open_denoiser(address, options)
+    _check_std(opened, settings)
     plan = make_plan(
         volume,
-        open_denoiser(address, options),
+        opened,
         address,
         normalise(output),
         settings,
@@ -94,6 +97,29 @@ def _check_options(denoiser: Denoiser, settings: PredictSettings) -> None:
         raise ConfigError("--plain is for a model of several passes, such as n2s: leave it out")
     if settings.tta and not denoiser.needs_normalisation:
         raise ConfigError("--tta is for networks, and this is a filter: leave it out")
+
+
+def _check_std(denoiser: Denoiser, settings: PredictSettings) -> None:
+    """Refuse standard deviations that nobody knows.
+
+    Raises
+    ------
+    ConfigError
+        That says what to do instead.
+    """
+    if settings.write == "mean" or denoiser.knows_std:
+        return
+    if denoiser.blind:
+        raise ConfigError(
+            f"--output {settings.write} needs the posterior, and it is left out: its noise does "
+            "not show in the volume or is correlated, or --no-posterior was given; pass the "
+            "camera's --gain, --offset and --read-noise, or --posterior"
+        )
+    remedy = "leave out --plain" if settings.plain else "train with --method linear, n2s or ssdn"
+    raise ConfigError(
+        f"--output {settings.write} is for a model that knows its error, one that predicts a voxel "
+        f"without having seen it, and this one sees it: {remedy}, or leave out --output"
+    )
 
 
 def budget_for(settings: PredictSettings, device: str) -> Budget:

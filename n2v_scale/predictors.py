@@ -24,10 +24,9 @@ from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import normalise
 from n2v_scale.io.volume import Volume
 from n2v_scale.kept_cells import KeptCells, kept_cells
-from n2v_scale.ledger import Ledger
 from n2v_scale.model import Model
 from n2v_scale.noise import NoiseModel
-from n2v_scale.plan import PLAN_FORMAT
+from n2v_scale.own_record import record_of
 from n2v_scale.prediction import make_prediction_plan
 from n2v_scale.resume import recorded_plan
 from n2v_scale.statistics import SampledBox
@@ -304,16 +303,6 @@ NOT_KNOWN = (
     "nothing says what made this volume: the estimate holds only if no voxel was predicted from "
     "itself; with --model it holds for that model"
 )
-
-
-def record_of(denoised: Volume) -> dict[str, Any] | None:
-    """Of the run that wrote a volume; None where there is none that this version knows."""
-    if denoised.kind != "zarr":
-        return None
-    record = Ledger(normalise(denoised.address), "").record()
-    if record is None or "plan" not in record or record["plan"].get("format") != PLAN_FORMAT:
-        return None
-    return record
 
 
 def _fresh(folder: str, noisy: Volume, camera: tuple[float, float, float] | None) -> OpenOptions:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,15 @@ from n2v_scale.errors import PlanError
 from n2v_scale.grids import Block, BlockGrid
 from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import is_url, remember
-from n2v_scale.io.writer import ArraySpec, get, sizes_under, stored_checksum, stored_size
+from n2v_scale.io.writer import (
+    NOTHING,
+    ArraySpec,
+    Stored,
+    get,
+    sizes_under,
+    stored_checksum,
+    stored_size,
+)
 from n2v_scale.ledger import Ledger, Marker
 from n2v_scale.plan import Plan
 from n2v_scale.progress import Progress
@@ -39,6 +47,24 @@ class Level:
 
     spec: ArraySpec
     grid: BlockGrid
+
+    def channels(self, block: Block) -> range:
+        """Those of the array that a block writes: also that of its standard deviations."""
+        return self.grid.channels_of(block, self.spec.channels)
+
+    def size(self, block: Block, sizes: Mapping[str, int] | None = None) -> int:
+        """Bytes that are stored of a block; see :func:`n2v_scale.io.writer.stored_size`."""
+        return sum(
+            stored_size(self.spec, block.t, c, block.write, sizes=sizes)
+            for c in self.channels(block)
+        )
+
+    def stored(self, block: Block) -> Stored:
+        """What is stored of a block, which is read."""
+        found = NOTHING
+        for c in self.channels(block):
+            found = stored_checksum(self.spec, block.t, c, block.write, before=found)
+        return found
 
 
 def levels_of(plan: Plan) -> list[Level]:
@@ -84,8 +110,7 @@ def resized(level: Level, ledger: Ledger) -> list[int]:
 
     def differs(marker: Marker) -> int | None:
         block = grid.at(marker.number)
-        size = stored_size(spec, block.t, block.c, block.write, sizes=sizes)
-        return None if size == marker.size else marker.number
+        return None if level.size(block, sizes) == marker.size else marker.number
 
     found: list[int] = []
     markers = ledger.markers(spec.path, len(grid))
@@ -106,7 +131,8 @@ def forget(plan: Plan, ledger: Ledger, damaged: dict[str, list[int]]) -> None:
         for number in stale[above.spec.path]:
             block = above.grid.at(number)
             box = block.write.divide(made.factors)
-            stale[below.spec.path].update(below.grid.touching(block.t, block.c, box))
+            for c in above.channels(block):
+                stale[below.spec.path].update(below.grid.touching(block.t, c, box))
     for path in reversed(stale):
         ledger.unmark(path, stale[path])
 
@@ -170,7 +196,7 @@ def rewritten(
     path, grid = level.spec.path, level.grid
     marked = int(ledger.done(path, len(grid), loose=True).sum())
     found: list[int] = []
-    check = partial(_differs, level.spec, storage)
+    check = partial(_differs, level, storage)
     items = _with_blocks(ledger, path, grid, loose=True)
     with progress.step(f"verifying level {path}", max(1, marked), "block") as bar:
         for outcome in run_window(client, check, items):
@@ -180,8 +206,8 @@ def rewritten(
     return sorted(found)
 
 
-def _differs(spec: ArraySpec, storage: StorageOptions, item: tuple[Block, Marker]) -> bool:
-    remember(spec.store, storage)
+def _differs(level: Level, storage: StorageOptions, item: tuple[Block, Marker]) -> bool:
+    remember(level.spec.store, storage)
     block, marker = item
-    stored = stored_checksum(spec, block.t, block.c, block.write)
+    stored = level.stored(block)
     return (stored.checksum, stored.size) != (marker.checksum, marker.size)

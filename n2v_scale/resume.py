@@ -75,6 +75,7 @@ def resume_plan(stored: dict[str, Any], fresh: Plan, settings: PredictSettings) 
         no_posterior=stored.get("no_posterior"),
         plain=bool(stored.get("plain", False)),
         tta=bool(stored.get("tta", False)),
+        write=stored.get("write", "mean"),
         device=stored["device"],
         threads=stored["threads"],
         precision=stored["precision"],
@@ -108,6 +109,7 @@ def recorded_plan(record: dict[str, Any], store: str, storage: StorageOptions) -
         no_posterior=stored.get("no_posterior"),
         plain=bool(stored.get("plain", False)),
         tta=bool(stored.get("tta", False)),
+        write=stored.get("write", "mean"),
         device=stored["device"],
         threads=stored["threads"],
         precision=stored["precision"],
@@ -164,6 +166,7 @@ def _differences(
     found += differ("the posterior", *("noise" in plan for plan in (stored, now)))
     for key in ("plain", "tta"):
         found += differ(f"--{key}", *(plan.get(key, False) for plan in (stored, now)))
+    found += differ("--output", *(plan.get("write", "mean") for plan in (stored, now)))
     if settings.camera is not None:
         found += differ("the camera", stored.get("noise"), now.get("noise"))
     found += differ("--nodata", stored["nodata"], now["nodata"])

@@ -17,6 +17,7 @@ from n2v_scale.errors import InputError
 from n2v_scale.geometry import Box, Shape, as_shape, ceil_div, round_down
 from n2v_scale.io.volume import Volume, check_dtype
 from n2v_scale.noise import NoiseModel
+from n2v_scale.own_record import means_of
 from n2v_scale.predictors import Predicted, Predictor, predictor_for
 from n2v_scale.progress import NoProgress, Progress
 from n2v_scale.residuals import ALIKE, LAGS, ResidualSums
@@ -101,6 +102,7 @@ def evaluate_itself(
     InputError
         When the volumes differ in shape, or nothing can be told of the noise.
     """
+    denoised, noisy = means_of(denoised), means_of(noisy)
     if denoised.shape != noisy.shape:
         raise InputError(
             f"{denoised.address} is {denoised.shape} (t, c, z, y, x) and {noisy.address} is "

@@ -8,6 +8,7 @@ from math import prod
 
 from n2v_scale.config import PredictSettings
 from n2v_scale.denoiser import Denoiser
+from n2v_scale.errors import ConfigError
 from n2v_scale.foreground import Foreground
 from n2v_scale.geometry import Shape, as_shape, grid_shape, round_up
 from n2v_scale.io.volume import Volume
@@ -32,6 +33,25 @@ MOST_BLOCK_VOXELS = {"cpu": 2**26, "cuda": 2**30}
 """A block is lost when its worker dies: some minutes of work, and no more."""
 BLOCKS_A_WORKER = 4
 """At least so many, so that workers end together."""
+
+
+def output_dtype(volume: Volume, settings: PredictSettings) -> str:
+    """The voxel type that is written.
+
+    Raises
+    ------
+    ConfigError
+        When standard deviations are to be rounded to whole numbers.
+    """
+    asked = volume.dtype if settings.dtype == "input" else settings.dtype
+    if settings.parts == 1:
+        return asked
+    if "dtype" in settings.model_fields_set and asked != "float32":
+        raise ConfigError(
+            f"--output {settings.write} is written as float32: most standard deviations are a few "
+            f"units or less, which {asked} would round away; leave out --dtype"
+        )
+    return "float32"
 
 
 def storage_shapes(shape: Shape, settings: PredictSettings) -> tuple[Shape, Shape, Shape]:
@@ -107,11 +127,13 @@ def choose_sizes(
     PlanError
         When the smallest sizes, or those that were asked for, need more than a worker has.
     """
-    dtype = volume.dtype if settings.dtype == "input" else settings.dtype
+    dtype = output_dtype(volume, settings)
 
     def fits(sizes: Sizes) -> bool:
         limit = budget.memory_bytes
-        memory = worker_memory(volume, denoiser, sizes, dtype, budget.tasks, mask=mask)
+        memory = worker_memory(
+            volume, denoiser, sizes, dtype, budget.tasks, mask=mask, parts=settings.parts
+        )
         if budget.device_bytes is not None and memory.tile > budget.device_bytes:
             return False
         if limit is None:
@@ -130,7 +152,9 @@ def choose_sizes(
     ]
     fitting = [sizes for sizes in candidates if fits(sizes)]
     if not fitting:
-        check_budget(volume, denoiser, candidates[-1], dtype, budget, mask=mask)
+        check_budget(
+            volume, denoiser, candidates[-1], dtype, budget, mask=mask, parts=settings.parts
+        )
         return candidates[-1]  # no limit was given, and the smallest tile is over what is usual
     best = min(fitting, key=cost)
     if settings.block is not None or budget.memory_bytes is None:

@@ -270,7 +270,7 @@ def test_blocks_and_tiles_do_not_matter(tmp_path, volume, name):
         )
         for one in plan.iterate():
             box = plan.read_box(one)
-            found = denoise_tiles(denoiser, plan, one, plan.tiles(one), values[box.slices], box)
+            (found,) = denoise_tiles(denoiser, plan, one, plan.tiles(one), values[box.slices], box)
             np.testing.assert_allclose(found, expected[one.write.slices], rtol=0, atol=1e-6)
 
 

@@ -252,7 +252,7 @@ def tiled(model: Model, plan: Plan, values: np.ndarray) -> np.ndarray:
             box = plan.read_box(block)
             tiles = plan.tiles(block)
             data = values[box.slices]
-            out[block.write.slices] = denoise_tiles(model, plan, block, tiles, data, box)
+            (out[block.write.slices],) = denoise_tiles(model, plan, block, tiles, data, box)
     return out
 
 

@@ -272,7 +272,7 @@ def assembled(
         for box in cells.kept:
             out[box.slices] = values[box.slices]
         for box, value in cells.constant:
-            out[box.slices] = repeated(constant_response(denoiser, value, 0), box)
+            out[box.slices] = repeated(constant_response(denoiser, value, 0).mean, box)
     return out
 
 
@@ -413,13 +413,13 @@ def test_empty_tiles_are_not_run_and_a_constant_is_asked_for_once() -> None:
 
 def test_a_response_is_of_the_denoiser_the_value_and_the_channel() -> None:
     one, other = WindowSum(((1, 0), (0, 0), (0, 2)), (2, 1, 2)), WindowSum()
-    response = constant_response(one, 3.0, 0)
+    response = constant_response(one, 3.0, 0).mean
     assert response.dtype == np.float32
     np.testing.assert_array_equal(response, [[[18, 18.5]], [[19, 19.5]]])
-    assert constant_response(one, 3.0, 0) is response
+    assert constant_response(one, 3.0, 0).mean is response
     assert not response.flags.writeable
-    assert constant_response(one, 4.0, 0).tolist() == (response + 6).tolist()
-    assert constant_response(other, 3.0, 0).tolist() == [[[3.0]]]
+    assert constant_response(one, 4.0, 0).mean.tolist() == (response + 6).tolist()
+    assert constant_response(other, 3.0, 0).mean.tolist() == [[[3.0]]]
 
 
 @given(st.tuples(*[st.integers(1, 4)] * 3), st.tuples(*[st.integers(0, 9)] * 3), cells_of)
@@ -498,7 +498,9 @@ def test_blocks_do_not_change_a_network_with_a_mask_and_no_data(model: Model) ->
 
 
 def test_a_network_answers_a_channel_in_its_own_units(model: Model) -> None:
-    responses = [constant_response(model, offset, c) for c, offset in enumerate(CONSTANTS.offset)]
+    responses = [
+        constant_response(model, offset, c).mean for c, offset in enumerate(CONSTANTS.offset)
+    ]
     normalised = [
         (response - offset) / scale
         for response, offset, scale in zip(
@@ -511,6 +513,6 @@ def test_a_network_answers_a_channel_in_its_own_units(model: Model) -> None:
 
 
 def test_a_network_that_folds_has_an_answer_for_each_position(folding: Path) -> None:
-    response = constant_response(Model(folding, OpenOptions(CONSTANTS)), 123.0, 0)
+    response = constant_response(Model(folding, OpenOptions(CONSTANTS)), 123.0, 0).mean
     assert np.ptp(response) > 1e-2
     np.testing.assert_allclose(response[:, :2, :2], response[:, 2:, 2:], rtol=1e-6)

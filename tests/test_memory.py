@@ -134,6 +134,12 @@ def test_a_block_holds_what_it_reads_and_what_it_writes() -> None:
     assert bytes_.block == read // 2 + write + encoding
 
 
+def test_standard_deviations_are_a_second_result() -> None:
+    both, one = forecast(dtype="float32", parts=2), forecast(dtype="float32")
+    assert both.block == one.block + 4 * 32**3
+    assert (both.base, both.tile) == (one.base, one.tile)
+
+
 def test_more_blocks_in_hand_take_more() -> None:
     assert forecast(tasks=8).total == forecast().total + 6 * forecast().block
 

@@ -89,6 +89,12 @@ def test_the_time_is_in_units_that_fit(seconds: float, words: str) -> None:
     assert words in line("time", replace(FORECAST, seconds=seconds))
 
 
+def test_standard_deviations_are_named_where_they_are_written() -> None:
+    assert "deviations" not in outlook_text(FORECAST)
+    both = line("write", replace(FORECAST, write="mean,std"))
+    assert "with the lower resolutions and the standard deviations, in at most" in both
+
+
 def test_one_worker_is_one() -> None:
     assert " with 1 worker at " in line("time", replace(FORECAST, workers=1))
 

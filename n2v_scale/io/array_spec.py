@@ -47,6 +47,11 @@ class ArraySpec:
         """One stored object's extent along (z, y, x)."""
         return _spatial(self.axes, self.shard)
 
+    @property
+    def channels(self) -> int:
+        """Extent along c; 1 without such an axis."""
+        return self.shape[self.axes.index("c")] if "c" in self.axes else 1
+
     def shards_in(self, box: Box) -> list[Box]:
         """The shards that ``box`` is made of, in order.
 

@@ -77,6 +77,9 @@ class Stored(NamedTuple):
     """Total in bytes."""
 
 
+NOTHING = Stored(0, 0)
+
+
 def create_array(
     spec: ArraySpec,
     *,
@@ -129,7 +132,15 @@ def read_output(spec: ArraySpec, t: int, c: int, box: Box) -> npt.NDArray[Any]:
     return values
 
 
-def write_box(spec: ArraySpec, t: int, c: int, box: Box, values: npt.NDArray[Any]) -> Stored:
+def write_box(
+    spec: ArraySpec,
+    t: int,
+    c: int,
+    box: Box,
+    values: npt.NDArray[Any],
+    *,
+    before: Stored = NOTHING,
+) -> Stored:
     """Write whole shards; returns what was stored.
 
     Parameters
@@ -138,6 +149,8 @@ def write_box(spec: ArraySpec, t: int, c: int, box: Box, values: npt.NDArray[Any
         In volume coordinates; starts on a shard's border, and ends on one or at the volume's end.
     values
         (z, y, x) of ``box``, in the array's dtype.
+    before
+        What was stored of the block's other channels: checksum and size go on from there.
 
     Raises
     ------
@@ -147,7 +160,7 @@ def write_box(spec: ArraySpec, t: int, c: int, box: Box, values: npt.NDArray[Any
     OSError
         When the store is a folder and fails; it names the file.
     """
-    checksum = size = 0
+    checksum, size = before
     target = output_store(spec.store)
     for shard in spec.shards_in(box):
         key = spec.key(t, c, shard)
@@ -185,9 +198,11 @@ async def _size(target: LocalStore | RemoteStore, key: str) -> int:
         return 0
 
 
-def stored_checksum(spec: ArraySpec, t: int, c: int, box: Box) -> Stored:
+def stored_checksum(
+    spec: ArraySpec, t: int, c: int, box: Box, *, before: Stored = NOTHING
+) -> Stored:
     """What :func:`write_box` would have returned for the shards as they are now, which are read."""
-    checksum = size = 0
+    checksum, size = before
     for shard in spec.shards_in(box):
         content = get(spec.store, spec.key(t, c, shard)) or b""
         checksum, size = crc32(content, checksum), size + len(content)

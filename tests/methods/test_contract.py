@@ -193,11 +193,22 @@ def test_tiles_of_other_shapes_give_the_same(name, tta, models, volume):
     model = Model(trained.folder, options)
     model.network.double()
     whole = Box.whole(SHAPE)
-    expected = model.denoise(values, Region(0, 0, whole, SHAPE)).mean
+    estimate = model.denoise(values, Region(0, 0, whole, SHAPE))
+    assert model.knows_std == (estimate.std is not None)
     for core in (Box((0, 16, 24), (16, 32, 48)), Box((8, 24, 0), (16, 40, 16))):
         data = tile_boxes(core, model.halo, model.stride, SHAPE).data
-        found = model.denoise(values[data.slices], Region(0, 0, core, SHAPE)).mean
-        np.testing.assert_allclose(found, expected[core.slices], rtol=0, atol=1e-8)
+        found = model.denoise(values[data.slices], Region(0, 0, core, SHAPE))
+        np.testing.assert_allclose(found.mean, estimate.mean[core.slices], rtol=0, atol=1e-8)
+        if found.std is not None:
+            np.testing.assert_allclose(found.std, estimate.std[core.slices], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_it_knows_of_its_error_without_a_posterior(name, models, volume):
+    model = load_model(models(name))
+    whole = Box.whole(SHAPE)
+    estimate = model.denoise(volume.read(0, 0, whole), Region(0, 0, whole, SHAPE))
+    assert model.knows_std == (estimate.std is not None) == (name == "ssdn")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
