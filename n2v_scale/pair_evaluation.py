@@ -19,7 +19,7 @@ from n2v_scale.denoiser import IDENTITY
 from n2v_scale.errors import InputError
 from n2v_scale.geometry import Box, Shape, as_shape
 from n2v_scale.io.volume import Volume, check_dtype
-from n2v_scale.own_record import record_of
+from n2v_scale.own_record import means_of, record_of
 from n2v_scale.progress import NoProgress, Progress
 from n2v_scale.shells import THRESHOLD, ShellCurve, ShellSums, Spacing, shell_curves
 from n2v_scale.statistics import SampledBox, sample_boxes
@@ -97,6 +97,7 @@ def evaluate_captures(
         When the volumes differ in shape or in the size of their voxels, or none of the boxes can
         be compared.
     """
+    first, second = means_of(first), means_of(second)
     if first.shape != second.shape:
         raise InputError(
             f"{first.address} is {first.shape} (t, c, z, y, x) and {second.address} is "
