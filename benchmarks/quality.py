@@ -46,12 +46,12 @@ CPU: dict[str, tuple[str, ...]] = {
         *("truth", *QUICK, "median", "nlm", "tv", "wavelet", "bm4d", "careamics-n2v"),
         *("careamics-n2v2", "n2v", "n2v2", "n2s", "ssdn", "n2n", "supervised"),
     ),
-    "atlas-160": (*QUICK, "bm4d", "n2v", "n2s"),
-    "atlas-400": (*QUICK, "bm4d", "n2v", "n2s"),
-    "strong": ("truth", *QUICK, "n2v", "n2v2", "n2s"),
+    "atlas-160": (*QUICK, "bm4d", "n2v", "ssdn"),
+    "atlas-400": (*QUICK, "bm4d", "n2v", "ssdn"),
+    "strong": ("truth", *QUICK, "n2v", "n2v2", "ssdn"),
     "lines-40": (*QUICK, "n2v", "structn2v"),
-    "bsd68": (*QUICK, "bm3d", "n2v", "n2s"),
-    "mousebrain_signal": ("noisy", "gaussian", "linear", "n2v", "n2s"),
+    "bsd68": (*QUICK, "bm3d", "n2v", "ssdn"),
+    "mousebrain_signal": ("noisy", "gaussian", "linear", "n2v", "ssdn"),
     "dendrite_correlated_noise": ("noisy", "linear", "n2v", "structn2v-auto", "structn2v-x4"),
 }
 
