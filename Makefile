@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+JOBS ?= 2
 
 .PHONY: demo test kills check lint types layers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/n2v-scale demo $(DEMO)
 
+# Two processes of one thread each: on two cores they take two thirds of the time that one takes.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --ignore tests/integration
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/integration -n $(JOBS) --dist worksteal
 
 # Real processes killed at random moments, full disks: minutes, and the better for an idle machine.
 kills: $(VENV)/.installed

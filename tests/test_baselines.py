@@ -289,7 +289,7 @@ def test_it_is_no_network(tmp_path, volume):
 
 def test_the_key_is_that_of_what_the_result_depends_on(tmp_path, volume):
     keys = set()
-    for n, values in enumerate(([1.0], [1.5], [1.0, 1000.0])):
+    for n, values in enumerate(([1.0], [1.5], [1.0, 60.0])):
         calibrated_filter(volume, tmp_path / str(n), "gaussian", values=values)
         keys.add(CalibratedFilter(tmp_path / str(n)).key)
     assert len(keys) == 2

@@ -163,7 +163,7 @@ def test_an_input_without_channels_becomes_an_output_with_two(
     """Here with a network that predicts a distribution, and without the posterior."""
     transform = [{"type": "scale", "scale": [1.0, 2.0, 2.0]}]
     volume = write_volume(tmp_path / "v.zarr", image_of(SHAPE), multiscale=transform)
-    unet = UNetConfig(in_channels=3, out_channels=2, filters=2, depth=1, pooled=(1, 1, 1))
+    unet = UNetConfig(in_channels=2, out_channels=2, filters=2, depth=1, pooled=(1, 1, 1))
     config = BlindUNetConfig((3, 3, 3), features=2, unet=unet)
     model = write_model(tmp_path / "m", config, volume=volume)
     options = {"posterior": False, "write": "mean,std", "ome_version": version, "device": "cpu"}
