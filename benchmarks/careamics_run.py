@@ -55,7 +55,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     noisy = np.load(options.noisy)
     flat = options.axes == "SYX"
-    patch, batch = ([64, 64], 32) if flat else ([16, 64, 64], 2)
+    patch, batch = ([64, 64], 32) if flat else ([16 if len(noisy) >= 16 else 8, 64, 64], 2)
+    patches = int(np.prod([n // p for n, p in zip(noisy.shape[flat:], patch, strict=True)]))
     limit = {} if options.steps else {"max_time": timedelta(minutes=options.minutes)}
     config = create_advanced_n2v_config(
         experiment_name="peer",
@@ -66,6 +67,7 @@ def main() -> None:
         num_epochs=1 if options.steps else 10_000,
         num_steps=options.steps,
         num_workers=0,
+        n_val_patches=max(1, min(8, patches // 4)),
         trainer_params={"accelerator": accelerator(options.accelerator), "devices": 1} | limit,
         model_params={"depth": 2, "num_channels_init": 32},
         use_n2v2=options.n2v2,
