@@ -38,7 +38,7 @@ HELP = {
 }
 
 METHODS = ["auto", "n2v", "n2v2", "structn2v", "n2s", "n2n", "supervised", "ssdn", "linear"]
-NETS = ["filter-unet", "unet", "blind-unet", "filter"]
+NETS = ["filter-unet", "unet", "blind-unet", "branch-unet", "filter"]
 
 
 @click.command()
