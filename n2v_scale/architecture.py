@@ -130,7 +130,7 @@ def design_for(
         turns,
         (f"window (z, y, x) {window}: a voxel is predicted from its neighbours in it",)
         if unet is None
-        else _reasons(settings, shape, anisotropy, unet, patch, batch, device_bytes),
+        else _reasons(settings, shape, anisotropy, config, patch, batch, device_bytes),
     )
 
 
@@ -244,13 +244,19 @@ def _reasons(
     settings: TrainSettings,
     shape: Shape,
     anisotropy: float,
-    unet: UNetConfig,
+    config: NetworkConfig,
     patch: Shape,
     batch: int,
     device_bytes: int | None,
 ) -> tuple[str, ...]:
     """What was chosen and why; a setting needs no reason."""
+    unet = unet_of(config)
+    assert unet is not None
     reasons = []
+    if isinstance(config, BranchUNetConfig):
+        looks = directions_of(config)
+        shared = "share weights: voxels are square" if config.turned else "share weights in pairs"
+        reasons.append(f"{len(looks)} branches look one way each; those in the plane {shared}")
     poolings = f"poolings (z, y, x) {unet.pooled}"
     if unet.pooled[0] < unet.pooled[1] and anisotropy > 1:
         reasons.append(f"{poolings}: voxels are {anisotropy:.3g} times as long along Z")
