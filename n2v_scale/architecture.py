@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from math import floor, log2, prod, sqrt
 
 from n2v_scale.blind_masks import mask_name, parse_blind_mask
+from n2v_scale.branch_margins import directions_of
 from n2v_scale.config import TrainSettings
 from n2v_scale.errors import ConfigError, InputError
 from n2v_scale.geometry import Shape, as_shape, round_down
 from n2v_scale.io.volume import Volume
 from n2v_scale.network_config import (
     BlindUNetConfig,
+    BranchUNetConfig,
     FilterConfig,
     FilterUNetConfig,
     NetworkConfig,
@@ -48,7 +50,9 @@ GPU_SHARE = 0.5
 """Of a GPU's memory, for a batch."""
 TENSORS_A_VOXEL = 14
 """Float32 feature maps of the full resolution that a training step holds, all levels together."""
-DEFAULT_FILTERS = {"filter-unet": 16, "unet": 32, "blind-unet": 16}
+DEFAULT_FILTERS = {"filter-unet": 16, "unet": 32, "blind-unet": 16, "branch-unet": 8}
+FLAT_BRANCH_FILTERS = 16
+"""Of a branch in images without depth: as much work a voxel as 8 are in volumes."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def design_for(
     anisotropy = _anisotropy(voxel_size)
     hidden = parse_blind_mask(settings.blind_mask) if settings.blind_mask else ()
     window = _window(settings, shape, hidden)
-    config = _network(settings, shape, anisotropy, window)
+    config = _network(settings, shape, voxel_size, window)
     patch = _patch(settings, shape, config.stride)
     if any(p < w for p, w in zip(patch, window, strict=True)):
         raise ConfigError(
@@ -121,7 +125,7 @@ def design_for(
             "from: pass a larger --patch"
         )
     unet = unet_of(config)
-    batch = settings.batch or _batch(settings, patch, unet.filters if unet else 1, device_bytes)
+    batch = settings.batch or _batch(settings, patch, _channels(config), device_bytes)
     turns = turnable(voxel_size, patch, hidden)
     return Design(
         settings.net,
@@ -132,12 +136,15 @@ def design_for(
         turns,
         (f"window (z, y, x) {window}: a voxel is predicted from its neighbours in it",)
         if unet is None
-        else _reasons(settings, shape, anisotropy, unet, patch, batch, device_bytes),
+        else _reasons(settings, shape, anisotropy, config, patch, batch, device_bytes),
     )
 
 
 def _network(
-    settings: TrainSettings, shape: Shape, anisotropy: float, window: Shape
+    settings: TrainSettings,
+    shape: Shape,
+    voxel_size: tuple[float, float, float],
+    window: Shape,
 ) -> NetworkConfig:
     hidden = parse_blind_mask(settings.blind_mask) if settings.blind_mask else ()
     if settings.net == "filter":
@@ -145,21 +152,45 @@ def _network(
     stem = as_shape([min(3, w) for w in window])
     lattice = BlindUNetConfig(stem=stem).lattice if settings.net == "blind-unet" else (1, 1, 1)
     cells = as_shape([n // s for n, s in zip(shape, lattice, strict=True)])
-    filters = settings.filters or DEFAULT_FILTERS[str(settings.net)]
+    filters = settings.filters or _usual_filters(str(settings.net), shape)
     unet = UNetConfig(
-        in_channels={"unet": 1, "filter-unet": 2, "blind-unet": filters}[str(settings.net)],
-        out_channels=2 if settings.net == "blind-unet" else 1,
+        in_channels={"filter-unet": 2, "blind-unet": filters}.get(str(settings.net), 1),
+        out_channels=2 if settings.method == "ssdn" else 1,
         depth=_depth(settings),
         filters=filters,
         kernel=_odd(settings.kernel) or as_shape([3 if n >= 3 else 1 for n in cells]),
-        pooled=_pooled(settings, cells, anisotropy),
+        pooled=_pooled(settings, cells, _anisotropy(voxel_size)),
         batch_norm=settings.net == "unet",
         blur=settings.method == "n2v2",
         top_skip=settings.method != "n2v2",
     )
     if settings.net == "blind-unet":
         return BlindUNetConfig(window, stem, filters, unet)
+    if settings.net == "branch-unet":
+        return _branches(window, unet, voxel_size)
     return unet if settings.net == "unet" else FilterUNetConfig(window, unet, hidden)
+
+
+def _branches(
+    window: Shape, unet: UNetConfig, voxel_size: tuple[float, float, float]
+) -> BranchUNetConfig:
+    if max(unet.kernel) == 1:
+        raise ConfigError(f"kernel {unet.kernel}: branches look along axes with kernels above 1")
+    alike = unet.kernel[1] == unet.kernel[2] and unet.pooled[1] == unet.pooled[2]
+    return BranchUNetConfig(window, unet, turned=alike and square(voxel_size))
+
+
+def _usual_filters(net: str, shape: Shape) -> int:
+    return FLAT_BRANCH_FILTERS if net == "branch-unet" and shape[0] == 1 else DEFAULT_FILTERS[net]
+
+
+def _channels(config: NetworkConfig) -> int:
+    """At full resolution, of all U-Nets together."""
+    unet = unet_of(config)
+    if unet is None:
+        return 1
+    several = len(directions_of(config)) if isinstance(config, BranchUNetConfig) else 1
+    return several * unet.filters
 
 
 def _window(settings: TrainSettings, shape: Shape, hidden: tuple[Shape, ...]) -> Shape:
@@ -222,13 +253,19 @@ def _reasons(
     settings: TrainSettings,
     shape: Shape,
     anisotropy: float,
-    unet: UNetConfig,
+    config: NetworkConfig,
     patch: Shape,
     batch: int,
     device_bytes: int | None,
 ) -> tuple[str, ...]:
     """What was chosen and why; a setting needs no reason."""
+    unet = unet_of(config)
+    assert unet is not None
     reasons = []
+    if isinstance(config, BranchUNetConfig):
+        looks = directions_of(config)
+        shared = "share weights: voxels are square" if config.turned else "share weights in pairs"
+        reasons.append(f"{len(looks)} branches look one way each; those in the plane {shared}")
     poolings = f"poolings (z, y, x) {unet.pooled}"
     if unet.pooled[0] < unet.pooled[1] and anisotropy > 1:
         reasons.append(f"{poolings}: voxels are {anisotropy:.3g} times as long along Z")

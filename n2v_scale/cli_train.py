@@ -26,7 +26,8 @@ HELP = {
     "method": "auto: what `n2v-scale diagnose` recommends for the volume. [default: n2v]",
     "loss": "Of n2n and supervised: l2 learns the mean, l1 the median. [default: l2]",
     "blind_mask": "Hidden beside each voxel: x:5 for noise in lines along X, box:0,2,2, or a file.",
-    "net": "filter-unet: a fitted linear filter that a small U-Net corrects; unet: the field's.",
+    "net": "filter-unet: a fitted linear filter that a small U-Net corrects; unet: the field's; "
+    "of ssdn blind-unet: one U-Net on lattices; branch-unet: one a direction.",
     "init": "Begin with the network and the weights of another model.",
     "sampling": "content: what shows more than noise is drawn more often. [default: content]",
     "foreground": "OME-Zarr mask of any coarser resolution: patches come from where it is not 0.",
@@ -38,7 +39,7 @@ HELP = {
 }
 
 METHODS = ["auto", "n2v", "n2v2", "structn2v", "n2s", "n2n", "supervised", "ssdn", "linear"]
-NETS = ["filter-unet", "unet", "blind-unet", "filter"]
+NETS = ["filter-unet", "unet", "blind-unet", "branch-unet", "filter"]
 
 
 @click.command()

@@ -35,7 +35,7 @@ NETWORKS = {
     "n2s": ("filter-unet", "unet"),
     "n2n": ("filter-unet", "unet"),
     "supervised": ("filter-unet", "unet"),
-    "ssdn": ("blind-unet",),
+    "ssdn": ("blind-unet", "branch-unet"),
     "linear": ("filter",),
 }
 """Those that a method can train; the first is its default."""
@@ -102,7 +102,7 @@ class TrainSettings(CameraSettings):
         "auto", "n2v", "n2v2", "structn2v", "n2s", "n2n", "supervised", "ssdn", "linear"
     ] = "n2v"
     """auto is what a diagnosis of the volume recommends."""
-    net: Literal["filter-unet", "unet", "blind-unet", "filter"] | None = None
+    net: Literal["filter-unet", "unet", "blind-unet", "branch-unet", "filter"] | None = None
     """The method's own when None."""
     depth: Annotated[int, Field(ge=0, le=6)] | None = None
     """Number of poolings; fewer along an axis that is thin or has coarse voxels."""

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
+from n2v_scale.branch_margins import BranchLevel, branch_levels, directions_of
 from n2v_scale.geometry import Halo, Shape, as_shape, ceil_div
 from n2v_scale.margins import Level, cells_of, extent, slab_bytes, slabs
 from n2v_scale.network_config import (
     LANES,
     BlindUNetConfig,
+    BranchUNetConfig,
     FilterConfig,
     FilterUNetConfig,
     NetworkConfig,
@@ -45,6 +47,8 @@ def forward_bytes(
         return _filter_bytes(config, core, crop, slab_bytes(device))
     if isinstance(config, BlindUNetConfig):
         return _lattice_bytes(config, core, crop, slab_bytes(device), item)
+    if isinstance(config, BranchUNetConfig):
+        return _branch_bytes(config, core, crop, slab_bytes(device), item)
     if isinstance(config, UNetConfig) and not config.plain:
         return _whole_bytes(config, core, crop, item)
     filtered = isinstance(config, FilterUNetConfig)
@@ -93,6 +97,49 @@ def _lattice_bytes(config: BlindUNetConfig, core: Shape, crop: Halo, most: int, 
         filtering + 2 * FLOAT32 * prod(core),
         LEAST_BYTES + held + lattice_out + max(forward.moments()),
     )
+
+
+def _branch_bytes(config: BranchUNetConfig, core: Shape, crop: Halo, most: int, item: int) -> int:
+    """Of one branch after the other: the tile, what is joined so far, and a U-Net."""
+    unet, tile = config.unet, prod(extent(core, crop))
+    rounded = item * (tile + prod(core)) if item != FLOAT32 else 0
+    held = FLOAT32 * (tile + prod(core)) + rounded
+    features = unet.filters * item * prod(core)
+    joined = 4 * features
+    moments = [2 * joined + 3 * features]  # of a branch, and their product
+    for direction in directions_of(config):
+        halo = direction.halo(crop)
+        levels = branch_levels(unet, direction.axis, direction.shape(core), halo)
+        values = tile + max(_branch_moments(unet, direction.axis, levels))
+        moments.append(joined + item * values)
+    filtering = _filter_bytes(FilterConfig(config.window), core, crop, most)
+    return LEAST_BYTES + max(filtering, held + max(moments))
+
+
+def _branch_moments(unet: UNetConfig, axis: int, levels: list[BranchLevel]) -> Iterator[int]:
+    """Values that live while each encoder and each decoder of a branch takes most."""
+    skips = 0
+    for number, level in enumerate(levels):
+        width, given = unet.filters << number, extent(level.core, level.given)
+        inputs = width // 2 if number else unet.in_channels
+        padded = _behind(given, axis, unet.kernel[axis] - 1)
+        # A convolution's input as it came, with zeros before it, and its output.
+        yield skips + inputs * prod(given) + width * (prod(given) + prod(padded) + prod(given))
+        if number == unet.depth:
+            break
+        skip = width * prod(extent(level.core, level.skip))
+        pooling = width * (2 * prod(given) + prod(_behind(given, axis, 1)))
+        yield skips + skip + pooling
+        shape = extent(level.core, level.skip)
+        behind = width * prod(_behind(shape, axis, unet.kernel[axis] - 1))
+        below = levels[number + 1]
+        upsampled = width * prod(extent(below.core, below.decoded)) * prod(unet.factors(number))
+        yield skips + max(3 * skip + max(upsampled, skip), 3 * skip + 2 * behind)
+        skips += skip
+
+
+def _behind(shape: Shape, axis: int, cells: int) -> Shape:
+    return as_shape([n + cells if a == axis else n for a, n in enumerate(shape)])
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from math import prod
 
+from n2v_scale.branch_margins import branch_levels, directions_of
 from n2v_scale.geometry import NO_HALO, Halo, Shape, as_shape, ceil_div
 from n2v_scale.margins import Level, cells_of, extent
 from n2v_scale.network_config import (
     LANES,
     BlindUNetConfig,
+    BranchUNetConfig,
     FilterConfig,
     FilterUNetConfig,
     NetworkConfig,
@@ -26,6 +28,8 @@ def forward_products(config: NetworkConfig, core: Shape, crop: Halo) -> int:
         return _filter_products(config) * prod(core)
     if isinstance(config, BlindUNetConfig):
         return _lattice_products(config, core, crop)
+    if isinstance(config, BranchUNetConfig):
+        return _branch_products(config, core, crop)
     if isinstance(config, UNetConfig):
         if not config.plain:  # computed as it is, margins and all
             return _unet_products(config, extent(core, crop), NO_HALO)
@@ -48,6 +52,27 @@ def _lattice_products(config: BlindUNetConfig, core: Shape, crop: Halo) -> int:
     stem = config.features * prod(config.stem) * prod(extent(read.core, read.given))
     filtered = _filter_products(FilterConfig(config.window)) * prod(core)
     return prod(lattice) * (stem + _unet_products(config.unet, cells, (z, y, x))) + filtered
+
+
+def _branch_products(config: BranchUNetConfig, core: Shape, crop: Halo) -> int:
+    """Of all directions, each with the margins it needs, and of what joins them."""
+    unet, directions = config.unet, directions_of(config)
+    filters, kernel = unet.filters, prod(unet.kernel)
+    seen = 1 + len(directions) * filters
+    joining = 4 * filters * (seen + 2 * filters) + 2 * filters * unet.out_channels
+    products = (joining + _filter_products(FilterConfig(config.window))) * prod(core)
+    for direction in directions:
+        levels = branch_levels(unet, direction.axis, direction.shape(core), direction.halo(crop))
+        for number, level in enumerate(levels):
+            width = filters << number
+            inputs = width // 2 if number else unet.in_channels
+            products += width * kernel * (inputs + width) * prod(extent(level.core, level.given))
+            if number < unet.depth:
+                below = levels[number + 1]
+                reduced = 2 * prod(extent(below.core, below.decoded))
+                decoded = 3 * kernel * prod(extent(level.core, level.skip))
+                products += width * width * (reduced + decoded)
+    return products
 
 
 def _filter_products(config: FilterConfig | FilterUNetConfig) -> int:

@@ -105,10 +105,35 @@ class BlindUNetConfig:
         return as_shape([a * b for a, b in zip(self.lattice, self.unet.stride, strict=True)])
 
 
-NetworkConfig = BlindUNetConfig | FilterConfig | FilterUNetConfig | UNetConfig
+@dataclass(frozen=True)
+class BranchUNetConfig:
+    """A window without its centre, and U-Nets that each look one way."""
+
+    window: Shape = (5, 5, 5)
+    unet: UNetConfig = field(default_factory=lambda: UNetConfig(out_channels=2, filters=8))
+    """Of a branch, and what all branches together say."""
+    turned: bool = True
+    """Whether the four directions in the plane share their weights: its voxels are square."""
+
+    def __post_init__(self) -> None:
+        """Refuse U-Nets that a branch cannot be."""
+        unet = self.unet
+        if unet.fold != (1, 1, 1) or unet.batch_norm or not unet.plain:
+            raise ValueError("a branch has no folding, batch normalisation or blurred pooling")
+        if self.turned and (unet.kernel[1] != unet.kernel[2] or unet.pooled[1] != unet.pooled[2]):
+            raise ValueError("a branch that turns has kernels and poolings alike along Y and X")
+
+    @property
+    def stride(self) -> Shape:
+        """What origins and extents must be multiples of."""
+        return self.unet.stride
+
+
+NetworkConfig = BlindUNetConfig | BranchUNetConfig | FilterConfig | FilterUNetConfig | UNetConfig
 
 NETWORK_CONFIGS: dict[str, type[NetworkConfig]] = {
     "blind-unet": BlindUNetConfig,
+    "branch-unet": BranchUNetConfig,
     "filter": FilterConfig,
     "filter-unet": FilterUNetConfig,
     "unet": UNetConfig,

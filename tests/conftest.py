@@ -164,7 +164,8 @@ def write_model() -> Callable[..., Path]:
     from n2v_scale.network_config import NETWORK_CONFIGS, UNetConfig
     from n2v_scale.noise import NoiseModel
 
-    methods_of = {"filter": Linear(), "blind-unet": BlindSpot(NoiseModel(0.1, -1.0, 0.3))}
+    blind = BlindSpot(NoiseModel(0.1, -1.0, 0.3))
+    methods_of = {"filter": Linear(), "blind-unet": blind, "branch-unet": blind}
 
     def write(
         folder: Path,

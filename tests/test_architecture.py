@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from n2v_scale.architecture import PATCH_VOXELS, SMALLEST_PLANE, THINNEST_POOLED, design_for
+from n2v_scale.branch_margins import directions_of
 from n2v_scale.config import TrainSettings
 from n2v_scale.errors import ConfigError, InputError
 from n2v_scale.nets import build_network
@@ -187,3 +188,33 @@ def test_a_window_is_wider_than_what_is_hidden():
 def test_three_planes_can_be_trained_on_blindly():
     design = design_for(TrainSettings(method="ssdn"), (3, 64, 64), (1.0, 1.0, 1.0))
     assert design.patch[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "voxel_size", "directions", "weights", "filters"),
+    [
+        ((64, 96, 128), (2.0, 0.5, 0.5), 6, 2, 8),
+        ((64, 96, 128), (0.5, 0.5, 0.6), 6, 3, 8),
+        ((1, 96, 128), (1.0, 0.5, 0.5), 4, 1, 16),
+        ((2, 96, 128), (1.0, 0.5, 0.5), 4, 1, 8),  # too thin for a kernel along Z
+        ((64, 17, 128), (0.5, 0.5, 0.5), 6, 3, 8),  # Y is pooled less than X
+    ],
+)
+def test_branches_look_along_every_axis_and_share_what_is_alike(
+    shape, voxel_size, directions, weights, filters
+):
+    settings = TrainSettings(method="ssdn", net="branch-unet")
+    chosen = design_for(settings, shape, voxel_size)
+    found = directions_of(chosen.network_config)
+    assert len(found) == directions
+    assert len({direction.branch for direction in found}) == weights
+    assert chosen.network_config.unet.filters == filters
+    assert chosen.network_config.unet.out_channels == 2
+    assert f"{directions} branches" in chosen.reasons[0]
+    build_network(chosen.network, chosen.network_config)
+
+
+def test_branches_need_an_axis_to_look_along():
+    settings = TrainSettings(method="ssdn", net="branch-unet", kernel=(1, 1, 1))
+    with pytest.raises(ConfigError, match="kernels above 1"):
+        design_for(settings, (32, 96, 96), (1.0, 1.0, 1.0))

@@ -41,6 +41,7 @@ from n2v_scale.model import Model
 from n2v_scale.nets import NetworkConfig
 from n2v_scale.network_config import (
     BlindUNetConfig,
+    BranchUNetConfig,
     FilterConfig,
     FilterUNetConfig,
     UNetConfig,
@@ -198,6 +199,14 @@ UNETS = {
         (3, 5, 3),
         2,
         UNetConfig(in_channels=2, out_channels=2, depth=1, filters=2, pooled=(0, 0, 1)),
+    ),
+    "branch-unet": BranchUNetConfig(
+        (3, 3, 5), UNetConfig(out_channels=2, depth=2, filters=2, pooled=(1, 1, 1))
+    ),
+    "flat branch-unet": BranchUNetConfig(
+        (1, 3, 3),
+        UNetConfig(out_channels=2, depth=1, filters=2, kernel=(1, 3, 3), pooled=(0, 0, 1)),
+        turned=False,
     ),
     "filter-unet 1": FilterUNetConfig(
         (5, 3, 3), UNetConfig(in_channels=2, depth=1, filters=3, pooled=(1, 1, 1))

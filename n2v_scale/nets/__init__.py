@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from n2v_scale.nets.blind_unet import BlindUNet
+from n2v_scale.nets.branch_unet import BranchUNet
 from n2v_scale.nets.filter_network import FilterNetwork
 from n2v_scale.nets.filter_unet import FilterUNet
 from n2v_scale.nets.unet import UNet
 from n2v_scale.network_config import (
     BlindUNetConfig,
+    BranchUNetConfig,
     FilterConfig,
     FilterUNetConfig,
     NetworkConfig,
@@ -18,8 +20,8 @@ from n2v_scale.network_config import (
     config_to_dict,
 )
 
-Network = BlindUNet | FilterNetwork | FilterUNet | UNet
-FITTED = (BlindUNet, FilterNetwork, FilterUNet)
+Network = BlindUNet | BranchUNet | FilterNetwork | FilterUNet | UNet
+FITTED = (BlindUNet, BranchUNet, FilterNetwork, FilterUNet)
 """Networks that begin with weights solved in closed form."""
 
 __all__ = [
@@ -40,6 +42,8 @@ def build_network(name: str, config: NetworkConfig) -> Network:
         return FilterUNet(config)
     if name == "blind-unet" and isinstance(config, BlindUNetConfig):
         return BlindUNet(config)
+    if name == "branch-unet" and isinstance(config, BranchUNetConfig):
+        return BranchUNet(config)
     if name == "filter" and isinstance(config, FilterConfig):
         return FilterNetwork(config)
     raise ValueError(f"{type(config).__name__} does not describe a network called {name!r}")

@@ -13,6 +13,7 @@ from n2v_scale.geometry import NO_HALO, Box, Halo, as_shape
 from n2v_scale.margins import slab_bytes
 from n2v_scale.nets import Network
 from n2v_scale.nets.blind_unet import BlindUNet
+from n2v_scale.nets.branch_unet import BranchUNet
 from n2v_scale.nets.convolution import Convolution, empty_like, stored
 from n2v_scale.nets.filter_network import FilterNetwork
 from n2v_scale.nets.filter_unet import FilterUNet
@@ -63,6 +64,27 @@ class FilterNetworkInference(nn.Module):
         return self.filter.in_slabs(x, whole.expand((z, y, x_)), inside or whole, self.slab_bytes)
 
 
+class BranchUNetInference(nn.Module):
+    """A trained :class:`BranchUNet`, for tiles. The filter stays in the weights' precision."""
+
+    def __init__(self, network: BranchUNet, *, slab_bytes: int, precision: str = "float32") -> None:
+        super().__init__()
+        self.filter = FilterInference(network.filter)
+        self.branches = copy.deepcopy(network.branches).to(PRECISIONS[precision])
+        self.slab_bytes = slab_bytes
+
+    def forward(self, x: Tensor, crop: Halo = NO_HALO, inside: Box | None = None) -> Tensor:
+        """Mean and log-variance of a tile's core; see :meth:`UNet.forward`."""
+        whole = Box.whole(as_shape(list(x.shape[2:])))
+        z, y, x_ = ((-low, -high) for low, high in crop)
+        core = whole.expand((z, y, x_))
+        filtered = self.filter.in_slabs(x, core, inside or whole, self.slab_bytes)
+        dtype = self.branches.head.weight.dtype
+        out: Tensor = self.branches(x.to(dtype), filtered.to(dtype), crop).to(x.dtype)
+        out[:, :1] += filtered
+        return out
+
+
 class WholeInference(nn.Module):
     """A trained network as it is, for those that nothing faster is known for."""
 
@@ -79,6 +101,7 @@ class WholeInference(nn.Module):
 
 Inference = (
     BlindUNetInference
+    | BranchUNetInference
     | FilterNetworkInference
     | FilterUNetInference
     | UNetInference
@@ -108,6 +131,8 @@ def assembled(network: Network, *, device: str, precision: str) -> Inference:
         return FilterNetworkInference(network, slab_bytes=most).eval()
     if isinstance(network, BlindUNet):
         return BlindUNetInference(network, slab_bytes=most, precision=precision).eval()
+    if isinstance(network, BranchUNet):
+        return BranchUNetInference(network, slab_bytes=most, precision=precision).eval()
     if isinstance(network, FilterUNet):
         return FilterUNetInference(network, slab_bytes=most, precision=precision).eval()
     if not network.config.plain:

@@ -44,6 +44,9 @@ EXAMPLES: dict[str, Method] = {
     "structn2v": Noise2Void(blind_mask=LINE, name="structn2v"),
     "supervised": Paired("l1", name="supervised"),
 }
+BRANCHES = "ssdn branch-unet"
+APPLIED = [*EXAMPLES, BRANCHES]
+"""Methods with their own networks, and with others that are applied in another way."""
 PAIRED = ("n2n", "supervised")
 ASKED = {
     "structn2v": {"blind_mask": "x:2"},
@@ -149,27 +152,28 @@ def capture(tmp_path_factory, volume: Volume, write_volume: Callable[..., Volume
 def models(
     tmp_path_factory, volume: Volume, capture: Volume, client: Client
 ) -> Callable[[str], Path]:
-    """The folder of a model of a method, trained for three steps."""
+    """The folder of a model of one of :data:`APPLIED`, trained for three steps."""
     folder = tmp_path_factory.mktemp("models")
 
     def made(name: str) -> Path:
         if not (folder / name).exists():
             settings = {"steps": 3, "depth": 1, "filters": 4, "patch": (8, 16, 24), "batch": 2}
-            options = settings | {"threads": 1} | ASKED.get(name, {})
+            method, _, net = name.partition(" ")
+            options = settings | {"threads": 1, "net": net or None} | ASKED.get(method, {})
             if name in PAIRED:
                 options["pair" if name == "n2n" else "target"] = capture.address
-            train(volume, folder / name, method=name, client=client, **options)
+            train(volume, folder / name, method=method, client=client, **options)
         return folder / name
 
     return made
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", APPLIED)
 def test_it_is_trained_and_applied_and_blocks_do_not_matter(name, models, volume, client, tmp_path):
     model = models(name)
     card = read_card(model)
-    assert card.method == name
-    assert card.blind == EXAMPLES[name].blind
+    assert card.method == name.split()[0]
+    assert card.blind == EXAMPLES[card.method].blind
     assert np.isfinite([row["held_out"] for row in card.history if "held_out" in row]).all()
     camera = CAMERA if card.blind else {}
     results = []
@@ -183,7 +187,8 @@ def test_it_is_trained_and_applied_and_blocks_do_not_matter(name, models, volume
 
 
 @pytest.mark.parametrize(
-    ("name", "tta"), [*((n, False) for n in EXAMPLES), ("n2s", True), ("n2v2", True)]
+    ("name", "tta"),
+    [*((n, False) for n in APPLIED), ("n2s", True), ("n2v2", True), (BRANCHES, True)],
 )
 def test_tiles_of_other_shapes_give_the_same(name, tta, models, volume):
     trained = load_model(models(name))
@@ -211,7 +216,7 @@ def test_what_it_knows_of_its_error_without_a_posterior(name, models, volume):
     assert model.knows_std == (estimate.std is not None) == (name == "ssdn")
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", APPLIED)
 def test_the_halo_is_what_the_prediction_sees(name, models):
     """A voxel beyond it changes nothing; the farthest within it is not always seen."""
     model = load_model(models(name))
@@ -227,7 +232,7 @@ def test_the_halo_is_what_the_prediction_sees(name, models):
     torch.testing.assert_close(after, before, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", [n for n, method in EXAMPLES.items() if method.blind])
+@pytest.mark.parametrize("name", [n for n in APPLIED if EXAMPLES[n.split()[0]].blind])
 def test_a_blind_prediction_does_not_see_its_voxel(name, models, volume):
     """Rule of the posterior: evidence counts once."""
     model = load_model(models(name))

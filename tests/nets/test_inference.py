@@ -16,7 +16,13 @@ from n2v_scale.nets import build_network
 from n2v_scale.nets.inference import for_inference
 from n2v_scale.nets.memory import counted_bytes
 from n2v_scale.nets.unet import trim
-from n2v_scale.network_config import BlindUNetConfig, FilterConfig, FilterUNetConfig, UNetConfig
+from n2v_scale.network_config import (
+    BlindUNetConfig,
+    BranchUNetConfig,
+    FilterConfig,
+    FilterUNetConfig,
+    UNetConfig,
+)
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 
@@ -44,7 +50,7 @@ def networks(draw):
         fold=draw(st.tuples(*[st.sampled_from([1, 1, 2])] * 3)),
         batch_norm=draw(st.booleans()),
     )
-    kind = draw(st.sampled_from(["unet", "filter-unet", "blind-unet", "filter"]))
+    kind = draw(st.sampled_from(["unet", "filter-unet", "blind-unet", "branch-unet", "filter"]))
     if kind == "unet":
         other = draw(st.booleans())
         return kind, replace(unet, blur=other, top_skip=not other)
@@ -55,6 +61,10 @@ def networks(draw):
         lattices = replace(unet, in_channels=2, out_channels=2, batch_norm=False, fold=(1, 1, 1))
         stem = draw(st.tuples(*[st.sampled_from([1, 3, 5])] * 3))
         return kind, BlindUNetConfig(window, stem, 2, lattices)
+    if kind == "branch-unet":
+        branch = replace(unet, out_channels=2, batch_norm=False, fold=(1, 1, 1))
+        (_, ky, kx), (_, py, px) = branch.kernel, branch.pooled
+        return kind, BranchUNetConfig(window, branch, turned=(ky, py) == (kx, px))
     return kind, FilterUNetConfig(window, replace(unet, in_channels=2, batch_norm=False))
 
 
@@ -102,6 +112,7 @@ def test_the_forecast_is_an_upper_bound_of_what_lives(described, data):
         ("unet", UNetConfig(batch_norm=True), 0),
         ("filter-unet", FilterUNetConfig(), 0),
         ("blind-unet", BlindUNetConfig(), 2**25),
+        ("branch-unet", BranchUNetConfig(), 2**23),
         ("filter", FilterConfig(), 2**25),  # there is little to forecast
     ],
 )
