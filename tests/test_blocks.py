@@ -502,7 +502,7 @@ def test_a_full_disk_is_named_and_leaves_no_marker(
     plan = plan_for(volume, Identity(), store=str(tmp_path / "o.zarr"))
     begin(plan)
 
-    def full(*_: Any) -> int:
+    def full(*_: Any, **__: Any) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(blocks_module, "write_box", full)
