@@ -38,8 +38,9 @@ from n2v_scale.errors import N2VScaleError
 FORMAT = 2
 MINUTES = 3.0
 CPU_MINUTES = 2.0
-"""Of a training in ``--subset cpu``: 24 trainings, of which each takes about half a minute more
-with its predictions, and the rows that do not train, are 90 minutes on two cores."""
+"""Of a training in ``--subset cpu``: there are 24, and each takes half a minute to a minute more
+with its predictions. With the rows that do not train, about 90 minutes on two cores, by reckoning.
+"""
 QUICK = ("noisy", "gaussian-oracle", "gaussian", "linear")
 CPU: dict[str, tuple[str, ...]] = {
     "atlas-40": (

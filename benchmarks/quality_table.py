@@ -109,6 +109,8 @@ def _interval(lines: Sequence[Line]) -> str:
     """Of the first seed."""
     if "estimated_psnr" not in lines[0]:
         return NONE
+    if lines[0]["estimated_psnr"] is None:
+        return "error below what the noise's is known to"
     names = ("estimated_psnr", "estimated_psnr_low", "estimated_psnr_high")
     best, low, high = (lines[0][name] for name in names)
     texts = ["∞" if value is None else f"{value:.1f}" for value in (best, low, high)]
@@ -137,7 +139,7 @@ MEASURES: tuple[tuple[str, Callable[[Sequence[Line]], str]], ...] = (
 def markdown(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table."""
     lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _made_by(cells: Sequence[Cell]) -> str:
