@@ -34,7 +34,7 @@ SHAPE = (24, 128, 128)
 VOXEL_UM = (2.0, 0.4, 0.4)
 SEED = 3
 COMMON: dict[str, Any] = {"steps": 300, "patch": (16, 32, 32), "batch": 2, "threads": 1}
-UNET: dict[str, Any] = {"net": "unet", "filters": 16, "steps": 600}
+UNET: dict[str, Any] = {"net": "unet", "filters": 16}
 LINES = 3
 """Voxels along X that share their noise: correlations of 0.67 and 0.33."""
 
@@ -113,10 +113,14 @@ SCENES = {
         LIGHT_TRAININGS,
         LIGHT_RESULTS,
     ),
-    "checkerboard": Scene(
+    "grain": Scene(
         {"photons": 4.0},
-        {"n2v": {"method": "n2v", **UNET}, "n2v2": {"method": "n2v2", **UNET}},
-        {"n2v": ("n2v", {}), "n2v2": ("n2v2", {})},
+        {
+            "n2v": {"method": "n2v"},
+            "n2v-unet": {"method": "n2v", **UNET},
+            "n2v2": {"method": "n2v2", **UNET},
+        },
+        {"n2v": ("n2v", {}), "n2v --net unet": ("n2v-unet", {}), "n2v2": ("n2v2", {})},
     ),
 }
 
@@ -215,21 +219,23 @@ def along_x(made: Made) -> list[Row]:
 
 
 def light(weak: Made, bright: Made) -> list[Row]:
+    planes = bright.plane(12, 32, 32, 64)
     return [
-        grey_row(made.plane(12, 32, 32, 64), made.scores(), label=label)
-        for made, label in ((weak, "8 electrons"), (bright, "200 electrons"))
+        grey_row(weak.plane(12, 32, 32, 64), weak.scores(), label="8 electrons"),
+        grey_row(planes, bright.scores(), label="200 electrons", titled=False),
+        error_row(planes),
     ]
 
 
-def checkerboard(made: Made) -> list[Row]:
-    return [grey_row(made.plane(12, 48, 48, 32), made.scores())]
+def grain(made: Made) -> list[Row]:
+    return [grey_row(made.plane(12, 32, 40, 48), made.scores(), brightest=96)]
 
 
 PICTURES: dict[str, tuple[tuple[str, ...], Callable[..., list[Row]], int]] = {
     "texture": (("texture",), texture, 4),
     "lines": (("lines",), along_x, 4),
     "light": (("weak", "bright"), light, 3),
-    "checkerboard": (("checkerboard",), checkerboard, 8),
+    "grain": (("grain",), grain, 4),
 }
 """Its scenes, its rows, and how many pixels a voxel has."""
 

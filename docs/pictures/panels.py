@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -17,6 +18,8 @@ GAP, TEXT, LABEL = 6, 26, 28
 """Pixels between images, for a line of text, for a row's label."""
 POINTS = 13.0
 BAR_UM = 5
+LEVELS = {"gray": 128, "RdBu_r": 33}
+"""So many tell all there is to see, in half the bytes; odd, so that no error is white."""
 
 Plane = np.ndarray[Any, Any]
 
@@ -40,11 +43,19 @@ class Row:
         return image + TEXT * (bool(self.titles) + bool(self.captions)) + GAP
 
 
-def grey_row(planes: dict[str, Plane], scores: dict[str, str], *, label: str = "") -> Row:
-    """All in the grey range of the truth; ``scores`` stand below."""
-    low, high = np.percentile(planes["truth"], [0.5, 99.7])
+def grey_row(
+    planes: dict[str, Plane],
+    scores: dict[str, str],
+    *,
+    label: str = "",
+    titled: bool = True,
+    brightest: float = 99.7,
+) -> Row:
+    """All in the grey range of the truth, white from a percentile on; ``scores`` stand below."""
+    low, high = np.percentile(planes["truth"], [0.5, brightest])
     captions = tuple(scores[title] for title in planes)
-    return Row(tuple(planes.values()), low, high, tuple(planes), captions, label)
+    titles = tuple(planes) if titled else ()
+    return Row(tuple(planes.values()), low, high, titles, captions, label)
 
 
 def error_row(planes: dict[str, Plane]) -> Row:
@@ -57,7 +68,7 @@ def error_row(planes: dict[str, Plane]) -> Row:
 
 
 def draw(path: Path, rows: Sequence[Row], *, zoom: int, voxel_um: float) -> None:
-    """Write the PNG, with a scale bar in the first image."""
+    """Write the PNG, with a scale bar in the truth, where there is no noise to hide it."""
     first = rows[0].images[0]
     assert first is not None
     side = zoom * first.shape[0]
@@ -68,7 +79,8 @@ def draw(path: Path, rows: Sequence[Row], *, zoom: int, voxel_um: float) -> None
     for row in rows:
         _draw_row(page, row, left, top, side)
         top += row.height(side)
-    page.bar(left + 8, TEXT * bool(rows[0].titles) + side - 10, BAR_UM / voxel_um * zoom)
+    last = left + (columns - 1) * (side + GAP)
+    page.bar(last + 8, TEXT * bool(rows[0].titles) + side - 10, BAR_UM / voxel_um * zoom)
     page.save(path)
 
 
@@ -103,7 +115,7 @@ class _Page:
         ax.set_axis_off()
         ax.imshow(
             values,
-            cmap=row.colours,
+            cmap=colormaps[row.colours].resampled(LEVELS[row.colours]),
             vmin=row.low,
             vmax=row.high,
             interpolation="nearest",
