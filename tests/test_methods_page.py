@@ -1,0 +1,68 @@
+"""docs/methods.md: its pictures are there and are those of the script, its commands parse."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from n2v_scale.cli import cli
+from n2v_scale.cli_train import METHODS
+
+DOCS = Path(__file__).parent.parent / "docs"
+TEXT = (DOCS / "methods.md").read_text()
+MOST_BYTES = 150_000
+COMMANDS = [
+    line
+    for block in re.findall(r"^```\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+    if line.startswith("n2v-scale ")
+]
+
+
+def shown():
+    return re.findall(r"!\[.+?\]\((\S+?)\)", TEXT)
+
+
+def test_every_picture_is_shown_and_every_shown_one_is_there():
+    assert shown()
+    there = {f"pictures/{path.name}" for path in (DOCS / "pictures").glob("*.png")}
+    assert set(shown()) == there
+
+
+def test_the_script_makes_the_pictures():
+    script = DOCS / "pictures" / "make.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    named = re.search(r"one of ([\w, ]+);", " ".join(done.stdout.split()))
+    assert named is not None
+    assert {f"pictures/{name}.png" for name in named[1].split(", ")} == set(shown())
+
+
+@pytest.mark.parametrize("name", shown())
+def test_a_picture_is_small_and_shows_something(name):
+    path = DOCS / name
+    assert path.stat().st_size < MOST_BYTES
+    with Image.open(path) as picture:
+        assert 600 <= picture.width <= 1400
+        low, high = picture.convert("L").getextrema()
+        assert high - low > 200
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_parses(line):
+    _, name, *arguments = shlex.split(line, comments=True)
+    cli.commands[name].make_context(name, arguments)
+
+
+def test_every_method_has_its_section():
+    titles = re.findall(r"^##+ (.*)$", TEXT, re.MULTILINE)
+    words = {word for title in titles for word in re.findall(r"\w+", title)}
+    assert set(METHODS) - {"auto"} <= words
