@@ -189,7 +189,7 @@ def _ours(row: Row, case: Case, means: Means) -> Iterator[Output]:
     options = dict(row.options)
     facts: dict[str, Any] = {}
     if options.get("blind_mask") == "auto":
-        found = diagnose(noisy).recommendation.mask
+        found = diagnose(noisy).recommendation.mask  # none is refused by ``auto``
         options["blind_mask"] = facts["blind_mask"] = found or "x:1"
     if options["method"] == "n2n":
         options["pair"] = _written(case.other, case, folder / "other.zarr").address

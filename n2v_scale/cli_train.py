@@ -25,7 +25,8 @@ HELP = {
     "minutes": "Train for so long instead of a number of steps.",
     "method": "auto: what `n2v-scale diagnose` recommends for the volume. [default: n2v]",
     "loss": "Of n2n and supervised: l2 learns the mean, l1 the median. [default: l2]",
-    "blind_mask": "Hidden beside each voxel: x:5 for noise in lines along X, box:0,2,2, or a file.",
+    "blind_mask": "Hidden beside each voxel: x:5 for noise in lines along X, box:0,2,2, a file, or "
+    "auto: as far as the noise is seen to be correlated.",
     "net": "filter-unet: a fitted linear filter that a small U-Net corrects; unet: the field's; "
     "of ssdn blind-unet: one U-Net on lattices; branch-unet: one a direction.",
     "init": "Begin with the network and the weights of another model.",

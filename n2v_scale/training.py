@@ -100,7 +100,7 @@ def _resolved(
     """With a method, a budget, the network of the model that is begun with, and what the file of a
     blind mask holds.
     """
-    settings = _followed(volumes, _with_offsets(settings), progress).resolved()
+    settings = _followed(volumes, _with_offsets(volumes, settings, progress), progress).resolved()
     if settings.init is None or "net" in settings.model_fields_set:
         return settings
     net = read_card(Path(settings.init)).network
@@ -114,11 +114,26 @@ def _resolved(
     )
 
 
-def _with_offsets(settings: TrainSettings) -> TrainSettings:
-    """With the offsets that a blind mask's file holds: they are remembered, and not the file."""
+def _with_offsets(
+    volumes: Sequence[Volume], settings: TrainSettings, progress: Progress
+) -> TrainSettings:
+    """With the offsets that a blind mask's file holds, which are remembered and not the file; of
+    ``auto``, with the mask that a diagnosis of the first volume recommends.
+    """
     if settings.blind_mask is None:
         return settings
-    return settings.model_copy(update={"blind_mask": blind_mask_of(settings.blind_mask)})
+    if settings.blind_mask == "auto":
+        found = diagnose_volume(volumes[0], seed=settings.seed).recommendation
+        progress.say(found.sentence)
+        if not found.mask and settings.method == "structn2v":
+            raise ConfigError(
+                "--blind-mask auto: the sample shows no noise that is alike in neighbouring "
+                "voxels; use another method, or say what to hide, such as x:5"
+            )
+        mask = found.mask or None
+    else:
+        mask = blind_mask_of(settings.blind_mask)
+    return settings.model_copy(update={"blind_mask": mask})
 
 
 def _followed(

@@ -392,6 +392,10 @@ def test_auto_is_what_the_diagnosis_recommends(volume, client, tmp_path, write_v
     assert model.card.training["blind_mask"] == recommended.mask
     assert model.card.method_config["blind_mask"]
     assert train(lines, tmp_path / "m", method="auto", **short).key == model.key  # is finished
+    masked = train(lines, tmp_path / "a", method="structn2v", blind_mask="auto", **short)
+    assert masked.card.training["blind_mask"] == recommended.mask
+    with pytest.raises(ConfigError, match="no noise that is alike"):
+        train(volume, tmp_path / "w", method="structn2v", blind_mask="auto", **short)
 
 
 def test_the_posterior_of_the_filter_beats_the_filter(models, volume, client, tmp_path):
