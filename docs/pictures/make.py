@@ -1,11 +1,12 @@
 """The pictures of docs/methods.md, from our own simulation, training and prediction.
 
-    python docs/pictures/make.py              # all of them: some ten minutes
+    python docs/pictures/make.py              # all: about a quarter of an hour of one core
     python docs/pictures/make.py lines light  # some
 
 Volumes, models and results are kept in --work, and what is there is not made again. Everything
 is seeded, counted in steps and computed by one thread, so the pictures come out the same on a
 slower machine. The PSNR of whole volumes is printed; its range is that of `n2v-scale evaluate`.
+Drawing needs matplotlib, which `.[report]` installs.
 """
 
 from __future__ import annotations

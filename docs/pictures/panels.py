@@ -19,7 +19,7 @@ GAP, TEXT, LABEL = 6, 26, 28
 POINTS = 13.0
 BAR_UM = 5
 LEVELS = {"gray": 128, "RdBu_r": 33}
-"""So many tell all there is to see, in half the bytes; odd, so that no error is white."""
+"""Enough to see by, in fewer bytes; odd, so that one of them, white, is no error."""
 
 Plane = np.ndarray[Any, Any]
 
