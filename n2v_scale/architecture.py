@@ -291,7 +291,8 @@ def _reasons(
 
 
 def _depth(settings: TrainSettings) -> int:
-    return 2 if settings.depth is None else settings.depth
+    usual = 1 if settings.net == "blind-unet" else 2  # its lattice is coarse already
+    return usual if settings.depth is None else settings.depth
 
 
 def _pooled(settings: TrainSettings, shape: Shape, anisotropy: float) -> Shape:

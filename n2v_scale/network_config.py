@@ -91,7 +91,7 @@ class BlindUNetConfig:
     """Of what features are made of."""
     features: int = 16
     unet: UNetConfig = field(
-        default_factory=lambda: UNetConfig(in_channels=16, out_channels=2, filters=16)
+        default_factory=lambda: UNetConfig(in_channels=16, out_channels=2, filters=16, depth=1)
     )
 
     @property
