@@ -31,8 +31,8 @@ from n2v_scale.costs import forecast_plan
 from n2v_scale.denoiser import Normalisation, Region, open_denoiser
 from n2v_scale.geometry import Box
 from n2v_scale.metrics import psnr
+from n2v_scale.place import LOCAL
 from n2v_scale.plan import Plan, make_plan
-from n2v_scale.prediction import budget_for
 from n2v_scale.simulate import simulate_light_sheet
 
 PEER_TILE = (64, 128, 128)
@@ -87,7 +87,7 @@ def end_to_end(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     settings: dict[str, Any] = {"device": options.device, "memory": options.memory}
     plan = plan_prediction(volume, model, folder / "out.zarr", **settings)
     events = folder / "events.jsonl"
-    workers = min(plan.blocks, budget_for(PredictSettings(**settings), plan.device).workers)
+    workers = min(plan.blocks, LOCAL.budget(PredictSettings(**settings), plan.device).workers)
     before = bare_seconds(plan, workers, 0)
     summary = predict(volume, model, folder / "out.zarr", events=events, **settings)
     between = block_seconds(events)
@@ -159,7 +159,7 @@ def halo_overheads(folder: Path) -> dict[str, dict[str, float]]:
 def halo_row(path: Path, model: Path, folder: Path, memory: str) -> dict[str, Any]:
     """Of one plan."""
     settings = PredictSettings(memory=memory, workers=8, device="cpu")
-    budget = budget_for(settings, "cpu")
+    budget = LOCAL.budget(settings, "cpu")
     plan = make_plan(
         open_volume(path),
         open_denoiser(str(model)),

@@ -10,6 +10,7 @@ from typing import Any
 from distributed import Client
 
 from n2v_scale.baselines import filter_settings, prepare_filter
+from n2v_scale.cluster_settings import ClusterSettings, read_cluster
 from n2v_scale.config import (
     CameraSettings,
     OutputSettings,
@@ -30,14 +31,18 @@ from n2v_scale.io.volume import Volume
 from n2v_scale.lazy import denoise
 from n2v_scale.model import Model, load_model
 from n2v_scale.pair_evaluation import PairEvaluation, evaluate_captures
+from n2v_scale.place import place_of
 from n2v_scale.plan import Plan
-from n2v_scale.prediction import budget_for, make_copy_plan, make_prediction_plan
+from n2v_scale.prediction import make_copy_plan, make_prediction_plan
 from n2v_scale.progress import NoProgress, Progress
 from n2v_scale.self_evaluation import SelfEvaluation, evaluate_itself
 from n2v_scale.verification import Verification, pyramid_of, repair_output, verify_output
 
 Address = str | PathLike[str]
 VolumeLike = Address | Volume
+Cluster = ClusterSettings | str
+"""``local``, a batch system, a scheduler's address or a preset, or what :func:`read_cluster` makes
+of these with more settings."""
 
 
 def train(
@@ -47,6 +52,7 @@ def train(
     config: Address | None = None,
     overwrite: bool = False,
     client: Client | None = None,
+    cluster: Cluster | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Model:
@@ -70,6 +76,8 @@ def train(
         A TOML file with settings; ``settings`` override it.
     client
         A Dask client whose workers read the patches; threads of this process when None.
+    cluster
+        Where to start workers that read the patches, instead; the network is trained here.
     settings
         Fields of :class:`n2v_scale.config.TrainSettings`, such as ``preset``, ``steps``,
         ``minutes``, ``patch``, ``batch``, ``net``, ``init``, ``foreground``, ``devices``, ``seed``.
@@ -94,14 +102,16 @@ def train(
     volumes = [volume] if isinstance(volume, str | PathLike | Volume) else list(volume)
     if not volumes:
         raise InputError("no volume to train on was given")
-    return train_model(
-        [_volume(v) for v in volumes],
-        Path(normalise(output)),
-        read_settings(TrainSettings, config, **settings),
-        overwrite=overwrite,
-        client=client,
-        progress=progress,
-    )
+    opened, chosen = [_volume(v) for v in volumes], read_settings(TrainSettings, config, **settings)
+    with place_of(cluster, client) as place, place.workers(progress, patient=True) as used:
+        return train_model(
+            opened,
+            Path(normalise(output)),
+            chosen,
+            overwrite=overwrite,
+            client=used,
+            progress=progress,
+        )
 
 
 def plan_prediction(
@@ -110,24 +120,33 @@ def plan_prediction(
     output: Address,
     *,
     config: Address | None = None,
+    cluster: Cluster | None = None,
     storage_options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Plan:
     """Every decision about applying ``model`` to ``volume``, before anything runs.
 
-    ``settings`` are fields of :class:`n2v_scale.config.PredictSettings`;
-    :func:`forecast` says what it will take. Raises
+    ``settings`` are fields of :class:`n2v_scale.config.PredictSettings`, ``cluster`` is where it
+    is to run; :func:`forecast` says what it will take. Raises
     :class:`n2v_scale.errors.ModelError` when the model does not fit, and
     :class:`n2v_scale.errors.PlanError` when the sizes contradict each other, or need more memory
     than a worker has.
     """
     chosen = read_settings(PredictSettings, config, **settings)
     storage = StorageOptions.of(storage_options)
-    return make_prediction_plan(_volume(volume, storage), model, output, chosen, storage=storage)
+    with place_of(cluster) as place:
+        return make_prediction_plan(
+            _volume(volume, storage), model, output, chosen, storage=storage, place=place
+        )
 
 
 def forecast(
-    plan: Plan, *, speed: float | None = None, config: Address | None = None, **settings: Any
+    plan: Plan,
+    *,
+    speed: float | None = None,
+    config: Address | None = None,
+    cluster: Cluster | None = None,
+    **settings: Any,
 ) -> Forecast:
     """What a plan will take: blocks, bytes, the halo's cost, a worker's memory, time.
 
@@ -135,7 +154,8 @@ def forecast(
     those that the plan was made with.
     """
     chosen = read_settings(PredictSettings, config, **settings)
-    return forecast_plan(plan, budget_for(chosen, plan.device), speed=speed)
+    with place_of(cluster) as place:
+        return forecast_plan(plan, place.budget(chosen, plan.device), speed=speed)
 
 
 def predict(
@@ -150,6 +170,7 @@ def predict(
     events: Address | None = None,
     storage_options: Mapping[str, Any] | None = None,
     client: Client | None = None,
+    cluster: Cluster | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Summary:
@@ -176,7 +197,9 @@ def predict(
         fsspec keywords for URLs, such as ``key``, ``secret``, ``endpoint_url``. They are written
         nowhere.
     client
-        A Dask client; a local cluster with TLS when None. It starts processes: call it from
+        A Dask client whose workers compute, instead of ``cluster``.
+    cluster
+        Where to start workers: here, with TLS, when None. It starts processes: call it from
         within ``if __name__ == "__main__":`` in a script.
     settings
         Fields of :class:`n2v_scale.config.PredictSettings`, such as ``memory``, ``block``,
@@ -192,18 +215,19 @@ def predict(
     chosen = read_settings(PredictSettings, config, **settings)
     storage = StorageOptions.of(storage_options)
     opened = _volume(volume, storage)
-    plan = make_prediction_plan(
-        opened, model, output, chosen, storage=storage, resume=not overwrite
-    )
-    with events_to(events) as log:
+    with place_of(cluster, client) as place, events_to(events) as log:
+        plan = make_prediction_plan(
+            opened, model, output, chosen, storage=storage, resume=not overwrite, place=place
+        )
         return run_plan(
             plan,
             chosen,
-            budget_for(chosen, plan.device),
+            place.budget(chosen, plan.device),
             overwrite=overwrite,
             only=only,
             pyramid=pyramid,
-            client=client,
+            client=place.client,
+            cluster=place.settings,
             progress=progress,
             events=log,
         )
@@ -224,6 +248,7 @@ def baseline(
     events: Address | None = None,
     storage_options: Mapping[str, Any] | None = None,
     client: Client | None = None,
+    cluster: Cluster | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Summary:
@@ -256,7 +281,8 @@ def baseline(
     InputError, ModelError, ConfigError, OutputError, PlanError
         Each says what was seen and what to do.
     """
-    chosen = filter_settings(read_settings(PredictSettings, config, **settings))
+    here = client is None and cluster in (None, "local")
+    chosen = filter_settings(read_settings(PredictSettings, config, **settings), here=here)
     opened = _volume(volume, StorageOptions.of(storage_options))
     folder = prepare_filter(
         opened,
@@ -280,6 +306,7 @@ def baseline(
         events=events,
         storage_options=storage_options,
         client=client,
+        cluster=cluster,
         progress=progress,
         **chosen.model_dump(exclude_unset=True),
     )
@@ -292,6 +319,7 @@ def import_volume(
     overwrite: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     client: Client | None = None,
+    cluster: Cluster | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Summary:
@@ -304,15 +332,17 @@ def import_volume(
     chosen = PredictSettings(**given.model_dump(exclude_unset=True))
     storage = StorageOptions.of(storage_options)
     plan = make_copy_plan(_volume(source, storage), output, chosen, storage=storage)
-    return run_plan(
-        plan,
-        chosen,
-        budget_for(chosen, plan.device),
-        overwrite=overwrite,
-        client=client,
-        progress=progress,
-        name="importing",
-    )
+    with place_of(cluster, client) as place:
+        return run_plan(
+            plan,
+            chosen,
+            place.budget(chosen, plan.device),
+            overwrite=overwrite,
+            client=place.client,
+            cluster=place.settings,
+            progress=progress,
+            name="importing",
+        )
 
 
 def verify(
@@ -320,6 +350,7 @@ def verify(
     *,
     storage_options: Mapping[str, Any] | None = None,
     client: Client | None = None,
+    cluster: Cluster | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Read every shard of an output back and compare it with what was written.
@@ -328,7 +359,8 @@ def verify(
     :func:`repair` computes them again.
     """
     storage = StorageOptions.of(storage_options)
-    return verify_output(normalise(output), storage=storage, client=client, progress=progress)
+    with place_of(cluster, client) as place, place.workers(progress) as used:
+        return verify_output(normalise(output), storage=storage, client=used, progress=progress)
 
 
 def repair(
@@ -336,6 +368,7 @@ def repair(
     *,
     storage_options: Mapping[str, Any] | None = None,
     client: Client | None = None,
+    cluster: Cluster | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Verify an output, and compute what is damaged or missing again, and nothing else.
@@ -343,7 +376,8 @@ def repair(
     Its input and its model must be where they were.
     """
     storage = StorageOptions.of(storage_options)
-    return repair_output(normalise(output), storage=storage, client=client, progress=progress)
+    with place_of(cluster, client) as place, place.workers(progress) as used:
+        return repair_output(normalise(output), storage=storage, client=used, progress=progress)
 
 
 def make_pyramid(
@@ -351,6 +385,7 @@ def make_pyramid(
     *,
     storage_options: Mapping[str, Any] | None = None,
     client: Client | None = None,
+    cluster: Cluster | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Make the lower resolutions of an output whose full resolution is finished.
@@ -358,7 +393,8 @@ def make_pyramid(
     Goes on where an earlier call was interrupted; on a finished output it does nothing.
     """
     storage = StorageOptions.of(storage_options)
-    return pyramid_of(normalise(output), storage=storage, client=client, progress=progress)
+    with place_of(cluster, client) as place, place.workers(progress) as used:
+        return pyramid_of(normalise(output), storage=storage, client=used, progress=progress)
 
 
 def diagnose(volume: VolumeLike, *, seed: int = 0) -> Diagnosis:
@@ -476,6 +512,7 @@ def _volume(volume: VolumeLike, storage: StorageOptions | None = None) -> Volume
 
 
 __all__ = [
+    "ClusterSettings",
     "Diagnosis",
     "Evaluation",
     "Forecast",
@@ -499,6 +536,7 @@ __all__ = [
     "open_volume",
     "plan_prediction",
     "predict",
+    "read_cluster",
     "repair",
     "train",
     "verify",

@@ -18,7 +18,7 @@ from n2v_scale.filter_card import FilterCard, read_calibration
 from n2v_scale.io.stores import is_url
 from n2v_scale.io.volume import Volume
 from n2v_scale.output import check_place
-from n2v_scale.prediction import MEMORY_SHARE
+from n2v_scale.place import MEMORY_SHARE
 from n2v_scale.progress import Progress
 
 NETWORK_ONLY = {
@@ -72,8 +72,8 @@ def filter_folder(output: str, folder: str | None) -> str:
     return folder or f"{output}.filter"
 
 
-def filter_settings(settings: PredictSettings) -> PredictSettings:
-    """On the CPU, with a process a core: no filter computes in several threads.
+def filter_settings(settings: PredictSettings, *, here: bool = True) -> PredictSettings:
+    """On the CPU, and, on this machine, with a process a core: no filter has several threads.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def filter_settings(settings: PredictSettings) -> PredictSettings:
         what = ", ".join(sorted(given)) or f"device {settings.device}"
         raise ConfigError(f"a classical filter has no {what.replace('_', '-')}: leave it out")
     chosen: dict[str, object] = {"device": "cpu", "threads": 1}
-    if settings.workers is None:
+    if here and settings.workers is None:
         room = available_cores()
         if settings.memory is not None:
             room = min(room, int(memory_limit() * MEMORY_SHARE) // settings.memory)

@@ -29,6 +29,7 @@ from n2v_scale.options import (
     FloatTriple,
     IntTriple,
     given,
+    on_cluster,
     overwriting,
     remote,
     selection,
@@ -63,6 +64,7 @@ def cli(verbose: int) -> None:
 @storage
 @overwriting
 @remote
+@on_cluster
 def import_command(source: str, output: str, voxel_size: Any, **options: Any) -> None:
     """Copy any readable volume into a sharded, pyramidal OME-Zarr.
 

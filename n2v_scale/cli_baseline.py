@@ -11,6 +11,7 @@ from n2v_scale.options import (
     Values,
     division,
     given,
+    on_cluster,
     overwriting,
     remote,
     selection,
@@ -50,6 +51,7 @@ FILTERS = ("gaussian", "median", "nlm", "tv", "wavelet")
 @storage
 @overwriting
 @remote
+@on_cluster
 def baseline(volume: str, output: str, as_json: bool, **options: Any) -> None:
     """Denoise a volume with a classical filter, to compare a model with.
 

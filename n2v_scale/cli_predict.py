@@ -14,6 +14,7 @@ from n2v_scale.options import (
     camera,
     division,
     given,
+    on_cluster,
     overwriting,
     remote,
     selection,
@@ -85,6 +86,7 @@ def geometry(command: Command) -> Command:
 @selection
 @storage
 @remote
+@on_cluster
 def plan(volume: str, model: str, speed: float | None, as_json: bool, **options: Any) -> None:
     """Show what a prediction would do and take, before anything runs.
 
@@ -122,16 +124,19 @@ NO_OUTPUT = ".n2v-scale-plan"
 @storage
 @overwriting
 @remote
+@on_cluster
 def predict(volume: str, model: str, output: str, as_json: bool, **options: Any) -> None:
     """Denoise a volume with a trained model into a new, pyramidal OME-Zarr.
 
-    Runs block by block on a local Dask cluster. The same command, run again, goes on with what is
-    missing. The halo comes on top of --block and --tile.
+    Runs block by block on a local Dask cluster, or, with --cluster, as jobs of a batch system. The
+    same command, run again, goes on with what is missing. The halo comes on top of --block and
+    --tile.
 
     \b
     Example:
       n2v-scale predict volume.zarr model.n2v denoised.zarr
       n2v-scale predict volume.zarr model.n2v denoised.zarr --memory 16GB --mask foreground.zarr
+      n2v-scale predict volume.zarr model.n2v denoised.zarr --cluster slurm --jobs 16
     """
     from n2v_scale.api import predict as predict_volume
 
@@ -145,7 +150,10 @@ def predict(volume: str, model: str, output: str, as_json: bool, **options: Any)
 @click.option("--repair", "mend", is_flag=True, help="Compute what is missing or damaged again.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @remote
-def verify(output: str, mend: bool, as_json: bool, storage_options: dict[str, str]) -> None:
+@on_cluster
+def verify(
+    output: str, mend: bool, as_json: bool, storage_options: dict[str, str], cluster: Any
+) -> None:
     """Read an output back, and tell whether all of it is there as it was written.
 
     Exits with 3 when it is not. --repair computes those blocks again, and only those.
@@ -158,11 +166,12 @@ def verify(output: str, mend: bool, as_json: bool, storage_options: dict[str, st
     from n2v_scale.api import repair
     from n2v_scale.api import verify as verify_written
 
+    where = {"storage_options": storage_options, "cluster": cluster}
     if mend:
-        summary = repair(output, storage_options=storage_options, progress=show_progress())
+        summary = repair(output, progress=show_progress(), **where)
         say_summary(summary, as_json=as_json)
         return
-    found = verify_written(output, storage_options=storage_options, progress=show_progress())
+    found = verify_written(output, progress=show_progress(), **where)
     click.echo(json.dumps(found.to_dict()) if as_json else found.text())
     if not found.whole:
         raise IncompleteError(f"{output} is not whole; {found.cure}")
@@ -172,7 +181,8 @@ def verify(output: str, mend: bool, as_json: bool, storage_options: dict[str, st
 @click.argument("output")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @remote
-def pyramid(output: str, as_json: bool, storage_options: dict[str, str]) -> None:
+@on_cluster
+def pyramid(output: str, as_json: bool, storage_options: dict[str, str], cluster: Any) -> None:
     """Make the lower resolutions of an output, or go on with them.
 
     \b
@@ -182,5 +192,7 @@ def pyramid(output: str, as_json: bool, storage_options: dict[str, str]) -> None
     """
     from n2v_scale.api import make_pyramid
 
-    summary = make_pyramid(output, storage_options=storage_options, progress=show_progress())
+    summary = make_pyramid(
+        output, storage_options=storage_options, cluster=cluster, progress=show_progress()
+    )
     say_summary(summary, as_json=as_json)

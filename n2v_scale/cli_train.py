@@ -14,6 +14,7 @@ from n2v_scale.options import (
     IntTriple,
     camera,
     given,
+    on_cluster,
     remote,
     selection,
 )
@@ -95,6 +96,7 @@ NETS = ["filter-unet", "unet", "blind-unet", "branch-unet", "filter"]
 @camera
 @selection
 @remote
+@on_cluster
 def train(volumes: tuple[str, ...], output: str, **options: Any) -> None:
     """Train a 3D Noise2Void model on noisy volumes.
 

@@ -1,31 +1,73 @@
-"""Dask clients of this machine, with TLS wherever something leaves the process."""
+"""A Dask client for whatever is to compute: one door to this machine, batch systems, schedulers.
+
+TLS wherever something leaves the process.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
+from distributed.utils import get_ip
 
-from n2v_scale.allocator import ENVIRONMENT
+from n2v_scale.cluster_settings import ClusterSettings
+from n2v_scale.errors import ClusterError, ConfigError
+from n2v_scale.jobqueue.credentials import Credentials, temporary_credentials
+from n2v_scale.jobqueue.keeper import JobKeeper
+from n2v_scale.jobqueue.scripts import Jobs
+from n2v_scale.jobqueue.states import asking
+from n2v_scale.watch import watch_over
+from n2v_scale.worker_settings import worker_settings
 
 LOOPBACK = "127.0.0.1"
+CONNECT_S = 30.0
+ALLOWED = "distributed.scheduler.allowed-failures"
+PATIENCE = 50
+"""Workers that may be lost with a task before Dask gives it up."""
+
+
+def open_client(
+    settings: ClusterSettings,
+    *,
+    workers: int,
+    tasks: int,
+    say: Callable[[str], None] = print,
+    a_gpu_each: bool = False,
+) -> AbstractContextManager[Client]:
+    """A client of up to ``workers`` processes of ``tasks`` tasks at a time, wherever they run.
+
+    ``say`` is told what becomes of jobs; ``a_gpu_each`` gives every worker on this machine a GPU
+    of its own. Raises what :func:`job_client` and :func:`scheduler_client` raise.
+    """
+    if settings.system == "scheduler":
+        return scheduler_client(settings)
+    if settings.batch:
+        return job_client(settings, jobs=workers, tasks=tasks, say=say)
+    return local_client(workers, threads=tasks, a_gpu_each=a_gpu_each)
 
 
 @contextmanager
-def local_client(workers: int, *, threads: int = 1) -> Iterator[Client]:
+def local_client(workers: int, *, threads: int = 1, a_gpu_each: bool = False) -> Iterator[Client]:
     """A client of ``workers`` processes on this machine, each with ``threads`` tasks at a time.
 
     TLS with certificates made for this run, every port and dashboard on the loopback address.
+    With ``a_gpu_each`` the first worker sees the first GPU alone, and so on.
     """
     with _client(
+        cls=_OneGPUEach if a_gpu_each and workers > 1 else LocalCluster,
         n_workers=workers,
         threads_per_worker=threads,
         processes=True,
@@ -48,16 +90,183 @@ def thread_client(threads: int) -> Iterator[Client]:
 
 
 @contextmanager
-def _client(**options: Any) -> Iterator[Client]:
+def job_client(
+    settings: ClusterSettings,
+    *,
+    jobs: int,
+    tasks: int,
+    say: Callable[[str], None],
+    patient: bool = False,
+) -> Iterator[Client]:
+    """A client whose workers are jobs of a batch system, up to ``jobs`` of ``tasks`` tasks each.
+
+    The scheduler runs here. Jobs that are lost are replaced, and cancelled at the end.
+
+    Parameters
+    ----------
+    say
+        Is told, in a sentence each, what becomes of the jobs.
+    patient
+        Whether Dask itself runs a task again when its worker is lost, for callers who do not.
+
+    Raises
+    ------
+    ClusterError
+        When the batch system takes no job, with its words.
+    ConfigError
+        When the settings do not suit it.
+    """
+    shared = shared_folder(settings)
+    logs = shared / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    keys: AbstractContextManager[Credentials | None] = (
+        nullcontext() if settings.insecure else temporary_credentials(shared)
+    )
+    with (
+        keys as made,
+        _client(
+            losses=PATIENCE if patient else 0,
+            n_workers=0,
+            processes=True,
+            host=settings.host or (None if settings.interface else get_ip()),
+            interface=settings.interface,
+            scheduler_port=settings.port,
+            protocol="tcp://" if made is None else "tls://",
+            security=made and made.security,
+        ) as client,
+    ):
+        scripts = Jobs(settings, _address_of(client), tasks, logs, tls=made.options if made else ())
+        keeper = JobKeeper(
+            scripts.job,
+            asking(settings.system),
+            partial(_tasks_in_hand, client),
+            partial(_retire, client),
+            scripts.log,
+            client.close,
+            most=jobs,
+            tasks=tasks,
+            wait_s=settings.wait,
+            say=say,
+        )
+        try:
+            with uninterrupted():
+                keeper.start()
+            say(f"{jobs} {'jobs are' if jobs > 1 else 'job is'} asked for; their logs: {logs}")
+            watch_over(client, keeper)
+            yield client
+        except BaseException:
+            keeper.check()  # what followed from its giving up is of less interest
+            raise
+        finally:
+            with uninterrupted():
+                keeper.stop()
+
+
+def _address_of(client: Client) -> str:
+    scheduler: Any = client.scheduler
+    return str(scheduler.address)
+
+
+def shared_folder(settings: ClusterSettings) -> Path:
+    """What this machine and the nodes both see: as told, or in the home directory."""
+    return Path(settings.shared) if settings.shared else Path.home() / ".n2v-scale"
+
+
+def _tasks_in_hand(client: Client) -> dict[str, int]:
+    found: dict[str, int] = client.run_on_scheduler(_in_hand)
+    return found
+
+
+def _in_hand(dask_scheduler: Any) -> dict[str, int]:
+    return {str(w.name): len(w.processing) for w in dask_scheduler.workers.values()}
+
+
+def _retire(client: Client, names: list[str]) -> None:
+    client.retire_workers(names=names, close_workers=True)
+
+
+@contextmanager
+def scheduler_client(settings: ClusterSettings) -> Iterator[Client]:
+    """A client of a scheduler that runs already, whose workers are somebody else's.
+
+    Raises
+    ------
+    ConfigError
+        When it speaks without TLS, and nobody said that this is meant.
+    ClusterError
+        When it does not answer, or lets nobody in without a certificate.
+    """
+    address = _address(settings)
+    if not address.startswith("tls://") and not settings.insecure:
+        raise ConfigError(
+            f"{address} has no TLS: whoever reaches it may run anything there, and reads what is "
+            "sent. Start it with certificates, or say --insecure on a network that is your own"
+        )
+    security = Security(
+        tls_ca_file=settings.tls_ca,
+        tls_client_cert=settings.tls_cert,
+        tls_client_key=settings.tls_key,
+        require_encryption=address.startswith("tls://"),
+    )
     with _configured():
+        try:
+            with uninterrupted():
+                client = Client(address, security=security, timeout=CONNECT_S, set_as_default=False)
+        except (OSError, TimeoutError, TypeError, ValueError) as error:
+            cure = "" if settings.tls_ca else " (a tls:// scheduler needs --tls-ca, -cert and -key)"
+            raise ClusterError(
+                f"the scheduler {address} does not answer within {CONNECT_S:g} s{cure}: {error}"
+            ) from error
+        try:
+            yield client
+        finally:
+            with uninterrupted():
+                client.close()
+
+
+def _address(settings: ClusterSettings) -> str:
+    """Of a scheduler; a file says it as Dask writes it, ``{"address": …}``."""
+    given = settings.address or ""
+    if "://" in given:
+        return given
+    try:
+        return str(json.loads(Path(given).read_text())["address"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{given} is not the scheduler file of a running scheduler: {error}"
+        ) from None
+
+
+class _OneGPUEach(LocalCluster):
+    """A local cluster whose workers see one GPU each, in turn."""
+
+    def new_worker_spec(self) -> dict[Any, Any]:
+        """See :class:`distributed.SpecCluster`."""
+        ((name, spec),) = super().new_worker_spec().items()
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = seen.split(",") if seen else None
+        mine = gpus[int(name) % len(gpus)] if gpus else str(name)
+        options = {**spec["options"], "env": {"CUDA_VISIBLE_DEVICES": mine}}
+        return {name: {**spec, "options": options}}
+
+
+@contextmanager
+def _client(
+    cls: type[LocalCluster] = LocalCluster, losses: int = 0, **options: Any
+) -> Iterator[Client]:
+    workers = options.pop("n_workers")
+    with _configured(), dask.config.set({ALLOWED: losses}):
         with uninterrupted():
-            cluster = LocalCluster(
+            cluster = cls(
+                n_workers=0 if cls is _OneGPUEach else workers,
                 **options,
                 dashboard_address=f"{LOOPBACK}:0",
                 worker_dashboard_address=f"{LOOPBACK}:0",
                 silence_logs=logging.CRITICAL,
             )
             client = Client(cluster, set_as_default=False)
+            if cls is _OneGPUEach:
+                cluster.scale(workers)
+                client.wait_for_workers(workers)
         try:
             yield client
         finally:
@@ -88,23 +297,5 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def _configured() -> Iterator[None]:
-    """How workers start; no warnings about long blocks or memory that torch keeps: both are normal
-    here.
-    """
-    usual: dict[str, Any] = dask.config.get("distributed.nanny.pre-spawn-environ")
-    with dask.config.set(
-        {
-            "distributed.nanny.pre-spawn-environ": usual | ENVIRONMENT,
-            "distributed.admin.tick.limit": "60s",
-            "distributed.worker.memory.spill": False,
-            "distributed.worker.memory.target": False,
-            "distributed.worker.memory.pause": False,
-            "distributed.comm.timeouts.connect": "60s",
-            # Nothing that grows with the number of tasks.
-            "distributed.worker.profile.enabled": False,
-            "distributed.admin.log-length": 1000,
-            "distributed.admin.low-level-log-length": 1000,
-            "distributed.scheduler.dashboard.tasks.task-stream-length": 1000,
-        }
-    ):
+    with dask.config.set(worker_settings()):
         yield

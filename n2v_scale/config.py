@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from dask.utils import parse_bytes, parse_timedelta
+from dask.utils import parse_bytes
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from n2v_scale.durations import parse_duration
 from n2v_scale.errors import ConfigError
 
 Positive = Annotated[int, Field(gt=0)]
@@ -24,7 +25,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Triple = tuple[Positive, Positive, Positive]
 Codec = Literal["blosc-zstd", "zstd", "gzip", "none"]
 OmeVersion = Literal["0.4", "0.5"]
-TABLES = ("train", "predict")
+TABLES = ("train", "predict", "cluster")
 OnNan = Literal["error", "fill"]
 Write = Literal["mean", "mean,std"]
 NETWORKS = {
@@ -52,11 +53,15 @@ def _bytes(value: Any) -> Any:
 
 
 def _seconds(value: Any) -> Any:
-    """Seconds from a text such as ``5min`` or ``90s``."""
+    """Seconds from a text such as ``5min`` or ``90s``; a bare number means seconds."""
     try:
-        return parse_timedelta(value) if isinstance(value, str) else value
-    except (ValueError, KeyError):
-        raise ValueError("this is no duration, such as 5min or 90s") from None
+        return parse_duration(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("this is no duration, such as 5min, 90s or 02:30:00") from None
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
 
 class Settings(BaseModel):
@@ -149,9 +154,9 @@ class TrainSettings(CameraSettings):
     """Whether places that show more than noise are drawn more often."""
     foreground: str | None = None
     """A mask: patches come from where it is not 0."""
-    pool_memory: Annotated[int, BeforeValidator(_bytes), Field(gt=0)] = 512 * 2**20
+    pool_memory: Bytes = 512 * 2**20
     """Of the regions that patches are cut from, those that are being read included."""
-    checkpoint_every: Annotated[float, BeforeValidator(_seconds), Field(gt=0)] = 300.0
+    checkpoint_every: Seconds = 300.0
     """Seconds, or a text such as ``5min``."""
     tensorboard: str | None = None
     """A folder for TensorBoard's events."""
@@ -248,7 +253,7 @@ class PredictSettings(OutputSettings, CameraSettings):
     """Address of a foreground mask, of any coarser resolution; outside, the input is kept."""
     nodata: float | None = None
     """Cells of nothing but this value keep it."""
-    memory: Annotated[int, BeforeValidator(_bytes), Field(gt=0)] | None = None
+    memory: Bytes | None = None
     """Bytes that one worker may take, or a text such as ``16GB``."""
     workers: Positive | None = None
 

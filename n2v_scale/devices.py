@@ -53,6 +53,11 @@ def compute_exactly() -> None:
     torch.backends.cudnn.deterministic = True
 
 
+def device_count() -> int:
+    """How many GPUs this process sees; at least 1."""
+    return max(1, torch.cuda.device_count())
+
+
 def device_memory() -> int | None:
     """Bytes of the first GPU's memory; None where there is none."""
     if not torch.cuda.is_available():

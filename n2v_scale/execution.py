@@ -14,8 +14,10 @@ import numpy.typing as npt
 from distributed import Client
 
 from n2v_scale.blocks import BlockReport, predict_block
-from n2v_scale.cluster import local_client
+from n2v_scale.cluster import open_client
+from n2v_scale.cluster_settings import ClusterSettings
 from n2v_scale.config import PredictSettings
+from n2v_scale.crew import Crew
 from n2v_scale.denoiser import open_denoiser
 from n2v_scale.errors import IncompleteError, PlanError
 from n2v_scale.events import Events, RunEnded, RunStarted
@@ -38,7 +40,6 @@ from n2v_scale.plan import Plan
 from n2v_scale.progress import NoProgress, Progress
 from n2v_scale.pyramid import shrink_block
 from n2v_scale.recovery import Level, all_done, is_intact, levels_of, recheck_input
-from n2v_scale.window import Crew
 
 LISTED = 20
 """Blocks that failed and are named in the message."""
@@ -87,6 +88,7 @@ def run_plan(
     *,
     overwrite: bool = False,
     client: Client | None = None,
+    cluster: ClusterSettings | None = None,
     progress: Progress | None = None,
     events: Events | None = None,
     only: slice | list[int] | None = None,
@@ -98,6 +100,10 @@ def run_plan(
 
     Parameters
     ----------
+    client
+        Of workers that are there already.
+    cluster
+        Where to start workers otherwise; here when None.
     only
         The numbers of the blocks that are wanted; the others wait for another run.
     full
@@ -129,7 +135,7 @@ def run_plan(
             if full:
                 _recheck_budget(output.plan, budget)
                 _say_posterior(output.plan, progress)
-            with _client(client, output.plan, budget) as used:
+            with _client(client, cluster, output.plan, budget, progress) as used:
                 driver = Driver(Crew(used), output.ledger, lock, progress, events)
                 _run(driver, output, totals, only=only, pyramid=pyramid, name=name)
                 workers = driver.crew.workers
@@ -212,10 +218,22 @@ def _recheck_budget(plan: Plan, budget: Budget) -> None:
     )
 
 
-def _client(client: Client | None, plan: Plan, budget: Budget) -> AbstractContextManager[Client]:
+def _client(
+    client: Client | None,
+    cluster: ClusterSettings | None,
+    plan: Plan,
+    budget: Budget,
+    progress: Progress,
+) -> AbstractContextManager[Client]:
     if client is not None:
         return nullcontext(client)
-    return local_client(min(budget.workers, plan.blocks), threads=budget.tasks)
+    return open_client(
+        cluster or ClusterSettings(),
+        workers=min(budget.workers, plan.blocks),
+        tasks=budget.tasks,
+        say=progress.say,
+        a_gpu_each=plan.device == "cuda",
+    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from n2v_scale.blocks import BlockReport, writing
+from n2v_scale.crew import Crew
 from n2v_scale.errors import OutputError
 from n2v_scale.events import BlockDone, BlockFailed, Events, WorkersChanged
 from n2v_scale.grids import Block, BlockGrid
@@ -17,7 +18,7 @@ from n2v_scale.ledger import Ledger, Marker
 from n2v_scale.lock import Lock
 from n2v_scale.progress import Progress, Step, amount_text
 from n2v_scale.recovery import Level
-from n2v_scale.window import Crew, Outcome, reason, run_window
+from n2v_scale.window import Outcome, reason, run_window
 
 FOLD_EVERY = 512
 """Finished blocks between two writings of segments."""
@@ -95,9 +96,10 @@ def run_level(
     if not len(numbers):
         return
     blocks: Iterator[Block] = (level.grid.at(int(number)) for number in numbers)
-    log = _LevelLog(driver, level.spec.path, totals)
+    log = _LevelLog(driver, level.spec.path, totals, len(numbers))
     try:
         with driver.progress.step(name, _voxels(level.grid, wanted), "voxel") as bar:
+            log.tell_what_is_left()
             for outcome in run_window(driver.crew.client, task, blocks, crew=driver.crew):
                 driver.lock.check()
                 log.take(outcome, bar)
@@ -119,8 +121,9 @@ def _voxels(grid: BlockGrid, wanted: npt.NDArray[np.bool_]) -> int:
 class _LevelLog:
     """Outcomes become totals, events, progress, and entries of the ledger."""
 
-    def __init__(self, driver: Driver, path: str, totals: LevelTotals) -> None:
+    def __init__(self, driver: Driver, path: str, totals: LevelTotals, blocks: int) -> None:
         self.driver, self.path, self.totals = driver, path, totals
+        self.left = blocks
         self.pending: list[Marker] = []
         self.finished = 0
 
@@ -140,6 +143,8 @@ class _LevelLog:
             why = reason(outcome.error)
             self.totals.fail(block.number, why)
             events.write(BlockFailed(self.path, block.number, outcome.attempts, why))
+        self.left -= 1
+        self.tell_what_is_left()
         bar.advance(block.write.size, self._note())
         if len(self.pending) >= FOLD_EVERY:
             self.fold()
@@ -149,6 +154,10 @@ class _LevelLog:
         markers, self.pending = self.pending, []
         with writing(self.driver.ledger.store, "the ledger"):
             self.driver.ledger.fold(self.path, markers)
+
+    def tell_what_is_left(self) -> None:
+        """Whoever looks after the workers lets those go that have nothing to do any more."""
+        self.driver.crew.watch.need(self.left)
 
     def _note(self) -> str:
         crew = self.driver.crew

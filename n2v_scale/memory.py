@@ -33,6 +33,8 @@ class Budget:
     device: str = "cpu"
     device_bytes: int | None = None
     """Memory of its GPU, which a forward pass must fit into too; no limit when None."""
+    threads: int = 1
+    """Of a forward pass on its cores."""
 
 
 @dataclass(frozen=True)

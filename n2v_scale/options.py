@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
+
+from n2v_scale.durations import parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -138,11 +141,9 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Seconds."""
-        from dask.utils import parse_timedelta
-
         try:
-            seconds = float(parse_timedelta(value))
-        except (ValueError, KeyError):
+            seconds = parse_duration(str(value))
+        except ValueError:
             seconds = 0.0
         if seconds <= 0:
             self.fail(f"{value!r} is no duration, such as 5min or 90s", param, ctx)
@@ -246,6 +247,44 @@ def division(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def on_cluster(command: Command) -> Command:
+    """Where to compute: the keyword ``cluster`` of the public verbs, None for this machine."""
+
+    @wraps(command)
+    def with_cluster(*args: Any, **options: Any) -> Any:
+        from n2v_scale.cluster_settings import ClusterSettings, read_cluster
+
+        names = ("jobs", "tls_ca", "tls_cert", "tls_key", "insecure")
+        told = {name: options.pop(name) for name in names}
+        word, file = options.pop("cluster"), options.pop("cluster_config")
+        chosen = read_cluster(word, file, **told)
+        return command(*args, **options, cluster=None if chosen == ClusterSettings() else chosen)
+
+    made: Any = with_cluster
+    for option in (
+        click.option("--insecure", is_flag=True, default=None, help="Talk to workers without TLS."),
+        click.option("--tls-key", type=click.Path(), help="PEM file, for tls://HOST:PORT."),
+        click.option("--tls-cert", type=click.Path(), help="PEM file, for tls://HOST:PORT."),
+        click.option("--tls-ca", type=click.Path(), help="PEM file, for tls://HOST:PORT."),
+        click.option(
+            "--cluster-config", type=click.Path(), help="TOML file: partition, memory, walltime, …"
+        ),
+        click.option(
+            "--jobs",
+            type=click.IntRange(1),
+            help="Most jobs at a time, a worker each. [default: 4]",
+        ),
+        click.option(
+            "--cluster",
+            metavar="WORD",
+            help="slurm, pbs, lsf, sge, htcondor, oar, moab; tls://HOST:PORT or scheduler.json of "
+            "a Dask scheduler; or a preset. Default: this machine.",
+        ),
+    ):
+        made = option(made)
+    return cast("Command", made)
 
 
 def overwriting(command: Command) -> Command:

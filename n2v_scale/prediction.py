@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from os import PathLike
 
-from distributed.system import memory_limit
-
 from n2v_scale.config import PredictSettings
-from n2v_scale.cores import available_cores, split_cores
 from n2v_scale.denoiser import IDENTITY, Denoiser, Normalisation, OpenOptions, open_denoiser
 from n2v_scale.errors import ConfigError
 from n2v_scale.foreground import Foreground, open_foreground
@@ -17,10 +14,10 @@ from n2v_scale.io.stores import normalise, remember
 from n2v_scale.io.volume import Volume
 from n2v_scale.known_noise import noise_for
 from n2v_scale.ledger import Ledger
-from n2v_scale.memory import Budget
 from n2v_scale.output import check_place
+from n2v_scale.place import LOCAL, Place
 from n2v_scale.plan import Plan, make_plan
-from n2v_scale.precision import Trial, choose_precision
+from n2v_scale.precision import FULL, Trial, choose_precision
 from n2v_scale.resume import begun_with
 from n2v_scale.sizes import storage_shapes
 from n2v_scale.statistics import normalisation_from, sample_statistics
@@ -28,11 +25,6 @@ from n2v_scale.statistics import normalisation_from, sample_statistics
 Address = str | PathLike[str]
 
 COPY_BLOCK_BYTES = 512 * 2**20
-MEMORY_SHARE = 0.8
-"""Of the machine's memory, for all workers together, when nobody said how much."""
-CPU_TASKS = 2
-MOST_TASKS = 8
-"""Blocks that a worker with a GPU has in hand: one computes, the others read and write."""
 
 
 def make_prediction_plan(
@@ -43,6 +35,7 @@ def make_prediction_plan(
     *,
     storage: StorageOptions | None = None,
     resume: bool = True,
+    place: Place = LOCAL,
 ) -> Plan:
     """Every decision about applying ``model`` to ``volume``; nothing is written.
 
@@ -56,11 +49,11 @@ def make_prediction_plan(
     denoiser = open_denoiser(address, OpenOptions(plain=settings.plain))
     denoiser.check_fits(volume)
     _check_options(denoiser, settings)
-    device = _device(settings.device)
-    budget = budget_for(settings, device)
+    device = place.device(settings.device)
+    budget = place.budget(settings, device)
     normalisation = _normalisation(denoiser, volume, settings.seed)
     known = noise_for(denoiser, volume, settings)
-    precision = _precision(address, settings, device, normalisation, volume)
+    precision = _precision(address, settings, device, normalisation, volume, place)
     options = OpenOptions(
         normalisation=normalisation,
         device=device,
@@ -81,7 +74,7 @@ def make_prediction_plan(
         normalisation=normalisation,
         noise=known.noise,
         device=device,
-        threads=settings.threads or max(1, available_cores() // budget.workers),
+        threads=settings.threads or budget.threads,
         identity=volume.identity(),
         precision=precision.precision,
         foreground=_foreground(settings, volume, storage),
@@ -122,33 +115,20 @@ def _check_std(denoiser: Denoiser, settings: PredictSettings) -> None:
     )
 
 
-def budget_for(settings: PredictSettings, device: str) -> Budget:
-    """What each worker has: as told, or this machine's memory shared among its workers."""
-    alone = device != "cpu"
-    workers = settings.workers or (1 if alone else split_cores(available_cores())[0])
-    memory = settings.memory or int(memory_limit() * MEMORY_SHARE) // workers
-    tasks = min(MOST_TASKS, available_cores()) if alone else CPU_TASKS
-    return Budget(memory, workers, max(2, tasks), device, _device_bytes(device))
-
-
-def _device_bytes(device: str) -> int | None:
-    """What may be taken of the GPU here; None on a CPU, and where only the workers have one."""
-    if device != "cuda":
-        return None
-    from n2v_scale.devices import device_memory
-
-    memory = device_memory()
-    return None if memory is None else int(MEMORY_SHARE * memory)
-
-
 def _precision(
     address: str,
     settings: PredictSettings,
     device: str,
     normalisation: Normalisation | None,
     volume: Volume,
+    place: Place,
 ) -> Trial:
-    """As asked for, and then its error is not known; else the fastest that is good enough."""
+    """As asked for, and then its error is not known; else the fastest that is good enough.
+
+    Where the workers' device is not here to be tried: float32.
+    """
+    if settings.precision == "auto" and not place.here:
+        return Trial(FULL, 0.0, None)
     if settings.precision != "auto":
         return Trial(settings.precision, 0.0, None)
     options = OpenOptions(normalisation, device, settings.threads)
@@ -210,11 +190,3 @@ def _normalisation(denoiser: Denoiser, volume: Volume, seed: int) -> Normalisati
         return None
     known = denoiser.normalisation_for(volume)
     return known or normalisation_from(sample_statistics(volume, seed=seed), volume.address)
-
-
-def _device(wanted: str) -> str:
-    if wanted == "cpu":
-        return wanted
-    from n2v_scale.devices import choose_device
-
-    return choose_device(wanted)

@@ -22,8 +22,8 @@ from n2v_scale.io.writer import ArraySpec, delete_keys, get_attributes, open_out
 from n2v_scale.ledger import Ledger
 from n2v_scale.lock import driver_lock
 from n2v_scale.output import ledger_of
+from n2v_scale.place import LOCAL
 from n2v_scale.plan import PLAN_FORMAT, Plan, plan_key
-from n2v_scale.prediction import budget_for
 from n2v_scale.progress import NoProgress, Progress, amount_text
 from n2v_scale.recovery import forget, levels_of, rewritten
 from n2v_scale.resume import recorded_plan
@@ -257,7 +257,7 @@ def _go_on(plan: Plan, *, full: bool, client: Client | None, progress: Progress 
             foreground=open_foreground(mask["address"], plan.volume, storage_options=plan.storage),
         )
     settings = PredictSettings()
-    budget = budget_for(settings, plan.device)
+    budget = LOCAL.budget(settings, plan.device)
     return run_plan(plan, settings, budget, full=full, client=client, progress=progress)
 
 

@@ -6,30 +6,26 @@ A scheduler that is given every block at once grows with the volume; a window do
 from __future__ import annotations
 
 import logging
-import math
 import pickle
 import time
-from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError as FutureCancelled
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Generic, TypeVar
 
 from dask.utils import key_split
-from distributed import Client, Future, as_completed
+from distributed import Client, Future, as_completed, get_worker
 from distributed.scheduler import KilledWorker
 
+from n2v_scale.crew import ASK_EVERY_S, LOST, Crew, scheduler_of
 from n2v_scale.errors import ClusterError, InputError, N2VScaleError
 
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
-WINDOW_PER_THREAD = 2
-SMALLEST_WINDOW = 4
 ATTEMPTS = 3
 """An item that failed so often is set aside."""
 GIVE_UP_AFTER = 3
@@ -39,15 +35,11 @@ STREAK = 16
 STREAK_OF_INPUT = 256
 """The same of input that cannot be read: a damaged file costs many blocks beside one another."""
 MOST_PUT_OFF = 64
-ASK_EVERY_S = 2.0
+MOST_EXCUSES = 100
+"""An item that was so often on a worker that was taken away counts as any other one after that."""
 FORGET_EVERY = 1024
 """Tasks, in this process."""
 _tasks = count(1)
-GONE = (OSError, CancelledError, FutureCancelled)
-LOST = (
-    "the Dask scheduler is lost. Finished blocks are kept: the same command goes on with what is "
-    "missing"
-)
 
 
 @dataclass(frozen=True)
@@ -59,19 +51,32 @@ class Outcome(Generic[Item]):
     error: BaseException | None = None
     attempts: int = 1
     """How often it was tried; with an error it is tried no more."""
+    worker: str = ""
+    """The name of the worker that ran it."""
 
 
 @dataclass(frozen=True)
 class _Try(Generic[Item]):
     item: Item
     number: int = 1
+    killed: int = 0
+    """Workers that were lost with it, for no reason that is known."""
+    lost: int = 0
+    """Workers that were lost for another reason."""
+    excused: bool = False
+    """Whether that was so the last time."""
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it has its last try, alone: it, or one beside it, has cost workers."""
+        return self.killed == ATTEMPTS - 1
 
 
 def _attempt(function: Callable[[Item], Any], item: Item) -> Outcome[Item]:
     """The task: an exception is a result, so that no worker logs a traceback of its own."""
     _forget_names()
     try:
-        return Outcome(item, result=function(item))
+        return Outcome(item, result=function(item), worker=str(get_worker().name))
     except Exception as error:  # whatever it is, the others go on
         return Outcome(item, error=_sendable(error))
 
@@ -101,51 +106,6 @@ def _sendable(error: Exception) -> Exception:
     return error
 
 
-class Crew:
-    """The workers there are, asked of the scheduler now and then.
-
-    Raises
-    ------
-    ClusterError
-        From both properties, when the scheduler is lost.
-    """
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.known: dict[str, int] = {}
-        self.asked = -math.inf
-        self.announced = 0
-        """How many workers the log of events was last told of."""
-
-    @property
-    def workers(self) -> int:
-        """How many."""
-        return len(self._ask())
-
-    @property
-    def window(self) -> int:
-        """How many tasks may be open: twice as many as run at a time."""
-        return max(SMALLEST_WINDOW, WINDOW_PER_THREAD * sum(self._ask().values()))
-
-    def _ask(self) -> dict[str, int]:
-        if time.monotonic() - self.asked > ASK_EVERY_S:
-            with _scheduler_of(self.client):
-                self.known = dict(self.client.nthreads())
-            self.asked = time.monotonic()
-        return self.known
-
-
-@contextmanager
-def _scheduler_of(client: Client) -> Iterator[None]:
-    """Calls that need the scheduler; whatever they raise when it is lost says so."""
-    try:
-        yield
-    except (Exception, CancelledError) as error:
-        if client.status == "running" and not isinstance(error, GONE):
-            raise
-        raise ClusterError(LOST) from error
-
-
 def run_window(
     client: Client,
     function: Callable[[Item], Any],
@@ -167,61 +127,120 @@ def run_window(
     ClusterError
         When the scheduler is lost.
     """
+    crew = crew or Crew(client)
     queue = _Queue(items)
     open_tries: dict[Future[Any], _Try[Item]] = {}
     running = as_completed(loop=client.loop)
 
-    def submit(wanted: int) -> None:
-        for _ in range(wanted):
-            attempt = queue.next()
+    def submit() -> None:
+        for _ in range(crew.window - len(open_tries)):
+            attempt = queue.next(alone=not open_tries)
             if attempt is None:
                 return
-            with _scheduler_of(client):
+            with scheduler_of(client):
                 future = client.submit(_attempt, function, attempt.item, pure=False)
             open_tries[future] = attempt
             running.add(future)
 
-    health, crew, finished = _Health(), crew or Crew(client), 0
+    health, finished = _Health(), 0
     try:
-        submit(crew.window)
+        submit()
         first = set(open_tries)
-        for future in running:
+        for future in _as_they_come(running, crew, submit):
             attempt = open_tries.pop(future)
             first.discard(future)
             finished += 1
             if finished % FORGET_EVERY == 0:
                 with suppress(Exception):  # if the scheduler is lost, the next call says so
                     client.run_on_scheduler(_tidy_scheduler)
-            outcome = _outcome(client, future, attempt)
+            outcome, again = _weighed(crew, attempt, _outcome(client, future, attempt))
             future.release()
-            health.count(outcome, first_is_over=not first, window=crew.window)
-            if outcome.error is not None and attempt.number < ATTEMPTS:
-                queue.put_off(_Try(attempt.item, attempt.number + 1))
-            else:
+            if again is None or not again.excused:
+                health.count(outcome, first_is_over=not first, window=crew.window)
+            if again is None:
                 yield outcome
-            submit(crew.window - len(open_tries))
+            else:
+                queue.put_off(again)
+            submit()
     finally:
         if open_tries:
-            with suppress(ClusterError), _scheduler_of(client):
+            with suppress(ClusterError), scheduler_of(client):
                 client.cancel(list(open_tries), force=True)
 
 
+def _as_they_come(
+    running: as_completed, crew: Crew, more: Callable[[], None]
+) -> Iterator[Future[Any]]:
+    """Futures that are done. While none is, whether workers still come, and ``more`` for new ones.
+
+    Raises
+    ------
+    ClusterError
+        When the watch over the workers gives up.
+    """
+    asked = time.monotonic()
+    while not running.is_empty():
+        if running.has_ready():
+            yield next(running)
+            continue
+        crew.watch.check()
+        if time.monotonic() - asked > ASK_EVERY_S:
+            asked = time.monotonic()
+            more()
+        with running.thread_condition:
+            running.thread_condition.wait(timeout=0.1)
+
+
+def _weighed(
+    crew: Crew, attempt: _Try[Item], outcome: Outcome[Item]
+) -> tuple[Outcome[Item], _Try[Item] | None]:
+    """The outcome, and how the item is tried again, if it is."""
+    if outcome.error is None:
+        crew.watch.worked(outcome.worker)
+        return outcome, None
+    if not isinstance(outcome.error, KilledWorker):
+        again = attempt.number < ATTEMPTS
+        return outcome, replace(attempt, number=attempt.number + 1) if again else None
+    worker = str(outcome.error.last_worker.name)
+    if crew.watch.excused(worker) and attempt.lost < MOST_EXCUSES:
+        return outcome, replace(attempt, lost=attempt.lost + 1, excused=True)
+    killed = attempt.killed + 1
+    if killed == ATTEMPTS:
+        return outcome, None
+    return outcome, replace(attempt, killed=killed, excused=False)
+
+
 class _Queue(Generic[Item]):
-    """What is to be done: new items first, those put off after them, or when they become many."""
+    """What is to be done: new items first, those put off after them, or when they become many.
+
+    Suspects come last, one at a time, with no other task beside them.
+    """
 
     def __init__(self, items: Iterable[Item]) -> None:
         self.fresh = iter(items)
         self.late: deque[_Try[Item]] = deque()
+        self.suspects: deque[_Try[Item]] = deque()
+        self.trying_suspects = False
 
-    def next(self) -> _Try[Item] | None:
+    def next(self, *, alone: bool) -> _Try[Item] | None:
+        """The next try; ``alone`` when no other one is open."""
+        if self.trying_suspects and not alone:
+            return None
+        self.trying_suspects = False
         if len(self.late) >= MOST_PUT_OFF:
             return self.late.popleft()
         for item in self.fresh:
             return _Try(item)
-        return self.late.popleft() if self.late else None
+        if self.late:
+            return self.late.popleft()
+        if not self.suspects or not alone:
+            return None
+        self.trying_suspects = True
+        return self.suspects.popleft()
 
     def put_off(self, attempt: _Try[Item]) -> None:
-        self.late.append(attempt)
+        """Try it again, later."""
+        (self.suspects if attempt.suspect else self.late).append(attempt)
 
 
 class _Health:
@@ -259,16 +278,16 @@ def _fault(error: BaseException, *, since_the_start: bool) -> N2VScaleError:
 def _outcome(client: Client, future: Future[Any], attempt: _Try[Item]) -> Outcome[Item]:
     """What a finished future holds; a worker that died leaves an exception."""
     if future.status == "finished":
-        with _scheduler_of(client):
+        with scheduler_of(client):
             outcome: Outcome[Item] = future.result()
-        return Outcome(attempt.item, outcome.result, outcome.error, attempt.number)
+        return replace(outcome, item=attempt.item, attempts=attempt.number + attempt.killed)
     if future.status != "error" and client.status != "running":
         raise ClusterError(LOST)
     error = future.exception() if future.status == "error" else None
     return Outcome(
         attempt.item,
         error=error or ClusterError(f"the task was {future.status}"),
-        attempts=attempt.number,
+        attempts=attempt.number + attempt.killed,
     )
 
 

@@ -1,0 +1,181 @@
+"""The job of one worker: dask-jobqueue's script for each batch system, from our settings."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from n2v_scale.cluster_settings import ClusterSettings
+from n2v_scale.errors import ClusterError, ConfigError
+
+DEATH_TIMEOUT_S = 120
+"""A worker that finds no scheduler for so long ends, and so does its job."""
+NAME = "n2v-scale"
+
+
+class Job(Protocol):
+    """What we need of a job of dask-jobqueue's."""
+
+    job_id: str | None
+    job_header: str
+    log_directory: str | None
+
+    def job_script(self) -> str:
+        """The whole script."""
+
+    async def start(self) -> Any:
+        """Submit it; ``job_id`` is known then. RuntimeError with what the program said."""
+
+    async def close(self) -> Any:
+        """Cancel it."""
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Makes the jobs of one run."""
+
+    settings: ClusterSettings
+    scheduler: str
+    """Its address."""
+    tasks: int
+    """That a worker runs at a time."""
+    logs: Path
+    tls: Sequence[str] = ()
+    """Options that name the files of the keys."""
+
+    def job(self, name: str) -> Job:
+        """A job whose worker is called ``name``.
+
+        Raises
+        ------
+        ConfigError
+            When the settings do not suit the batch system.
+        """
+        chosen = {
+            "scheduler": self.scheduler,
+            "name": name,
+            "job_name": NAME,
+            "cores": self.settings.cpus,
+            "memory": f"{self.settings.memory}B",
+            "processes": 1,
+            "nanny": True,
+            "python": self.settings.python or sys.executable,
+            "worker_command": "n2v_scale.worker",
+            "worker_extra_args": self._worker_options(),
+            "death_timeout": DEATH_TIMEOUT_S,
+            "local_directory": self.settings.scratch,
+            "log_directory": str(self.logs),
+            "job_script_prologue": list(self.settings.prologue),
+            **_for_system(self.settings),
+        }
+        given = {key: value for key, value in chosen.items() if value is not None}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # OAR's, of memory that it does not book
+            try:
+                made: Job = _job_class(self.settings.system)(**given)
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"{self.settings.system}: {error}") from error
+        return made
+
+    def log(self, job_id: str) -> Path | None:
+        """The file with a job's last words, once it has said any."""
+        found = [path for path in self.logs.glob(f"*{job_id}*") if path.stat().st_size]
+        return max(found, key=lambda path: path.suffix in (".err", ".e"), default=None)
+
+    def _worker_options(self) -> list[str]:
+        """Behind dask-jobqueue's own; of an option that is said twice, the last counts."""
+        protocol = "tcp" if self.settings.insecure else "tls"
+        nowhere = ["--dashboard-address", "127.0.0.1:0", "--no-dashboard"]
+        options = ["--nanny", *nowhere, "--nthreads", str(self.tasks), "--protocol", protocol]
+        options += ["--walltime", f"{self.settings.walltime:.0f}"]
+        if self.settings.interface:
+            options += ["--interface", self.settings.interface]
+        return [*options, *self.tls]
+
+
+def _for_system(settings: ClusterSettings) -> dict[str, Any]:
+    """What each batch system calls the same."""
+    cpus, gpus = settings.cpus, settings.gpus
+    memory = f"{-(-settings.memory // 2**20)}MB"
+    systems: dict[str, dict[str, Any]] = {
+        "slurm": {"account": settings.account, "job_cpu": cpus},
+        "pbs": {
+            "account": settings.account,
+            "resource_spec": f"select=1:ncpus={cpus}:mem={memory}" + (f":ngpus={gpus}" * gpus),
+        },
+        "moab": {
+            "account": settings.account,
+            "resource_spec": f"nodes=1:ppn={cpus}{f':gpus={gpus}' * gpus},mem={memory}",
+        },
+        "lsf": {"project": settings.account, "ncpus": cpus},
+        "sge": {"project": settings.account},
+        "oar": {"project": settings.account},
+        "htcondor": {"disk": "1GB"},
+    }
+    own = systems[settings.system]
+    if settings.system != "htcondor":
+        own["queue"] = settings.partition
+        own["walltime"] = _clock(settings.walltime, seconds=settings.system != "lsf")
+    own["job_extra_directives"] = _directives(settings)
+    return own
+
+
+def _directives(settings: ClusterSettings) -> list[str] | dict[str, str]:
+    """The user's own, and a GPU's, where they do not ask for one themselves."""
+    given = list(settings.directives)
+    gpu = {"slurm": "--gres=gpu:1", "lsf": '-gpu "num=1"', "sge": "-l gpu=1"}
+    if settings.gpus and not any("gpu" in line.lower() for line in given):
+        if settings.system in gpu:
+            given.append(gpu[settings.system])
+        elif settings.system == "htcondor":
+            given.append("request_gpus = 1")
+        elif settings.system == "oar":
+            raise ConfigError(
+                "gpus on oar: name the resource in directives, such as -p \"gpu='YES'\""
+            )
+    if settings.system != "htcondor":
+        return given
+    return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in given)}
+
+
+def _clock(total: float, *, seconds: bool) -> str:
+    minutes, rest = divmod(round(total), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}" + (f":{rest:02}" if seconds else "")
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """dask-jobqueue 0.9 replaces the handler of Ctrl-C as it is imported, in a main thread only."""
+    set_handler = signal.signal
+    signal.signal = lambda *_: None
+    try:
+        yield
+    finally:
+        signal.signal = set_handler
+
+
+def _job_class(system: str) -> Any:
+    try:
+        with _handlers_kept():
+            import dask_jobqueue
+    except ImportError as error:
+        raise ClusterError(
+            f"jobs of {system} need dask-jobqueue: pip install 'n2v-scale[slurm]'"
+        ) from error
+    clusters = {
+        "slurm": dask_jobqueue.SLURMCluster,
+        "pbs": dask_jobqueue.PBSCluster,
+        "lsf": dask_jobqueue.LSFCluster,
+        "sge": dask_jobqueue.SGECluster,
+        "htcondor": dask_jobqueue.HTCondorCluster,
+        "oar": dask_jobqueue.OARCluster,
+        "moab": dask_jobqueue.MoabCluster,
+    }
+    return clusters[system].job_cls
