@@ -5,6 +5,7 @@ TLS wherever something leaves the process.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -123,6 +124,7 @@ def job_client(
     )
     with (
         keys as made,
+        _no_job_left() as keepers,
         _client(
             losses=PATIENCE if patient else 0,
             n_workers=0,
@@ -147,6 +149,7 @@ def job_client(
             wait_s=settings.wait,
             say=say,
         )
+        keepers.append(keeper)
         try:
             with uninterrupted():
                 keeper.start()
@@ -159,6 +162,18 @@ def job_client(
         finally:
             with uninterrupted():
                 keeper.stop()
+
+
+@contextmanager
+def _no_job_left() -> Iterator[list[JobKeeper]]:
+    """Once the scheduler is closed, workers go by themselves; what is left then is cancelled."""
+    keepers: list[JobKeeper] = []
+    try:
+        yield keepers
+    finally:
+        with uninterrupted():
+            for keeper in keepers:
+                keeper.cancel_what_is_left()
 
 
 def _address_of(client: Client) -> str:
@@ -181,7 +196,19 @@ def _in_hand(dask_scheduler: Any) -> dict[str, int]:
 
 
 def _retire(client: Client, names: list[str]) -> None:
-    client.retire_workers(names=names, close_workers=True)
+    client.run_on_scheduler(_begin_to_retire, names=names)
+
+
+def _begin_to_retire(dask_scheduler: Any, names: list[str]) -> None:
+    """Nobody waits for it: it takes as long as the workers take."""
+    going = dask_scheduler.retire_workers(names=names, close_workers=True, stimulus_id="n2v-scale")
+    task = asyncio.ensure_future(going)
+    _retiring.add(task)
+    task.add_done_callback(_retiring.discard)
+
+
+_retiring: set[asyncio.Future[Any]] = set()
+"""Kept here, or they may be forgotten before they are done."""
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import Client, get_worker
+from distributed import Client
 
 from n2v_scale._version import __version__
 from n2v_scale.errors import ClusterError, ConfigError
@@ -73,8 +73,8 @@ def look_at_workers(client: Client) -> FoundWorkers | None:
     )
 
 
-def _answer() -> dict[str, Any]:
+def _answer(dask_worker: Any) -> dict[str, Any]:
     import torch
 
-    limit = getattr(get_worker().memory_manager, "memory_limit", None)
+    limit = getattr(dask_worker.memory_manager, "memory_limit", None)
     return {"version": __version__, "memory": limit, "cuda": torch.cuda.is_available()}

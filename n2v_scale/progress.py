@@ -165,7 +165,7 @@ def amount_text(amount: float, unit: str) -> str:
     digits = f"{amount:.0f}" if amount == int(amount) else _digits(amount, 2)
     plural = (
         "s"
-        if unit in {"step", "block", "voxel", "plane", "file", "worker"} and digits != "1"
+        if unit in {"step", "block", "voxel", "plane", "file", "worker", "job"} and digits != "1"
         else ""
     )
     return f"{digits} {unit}{plural}"

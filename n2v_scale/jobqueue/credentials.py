@@ -67,7 +67,7 @@ def temporary_credentials(folder: Path) -> Iterator[Credentials]:
 
 
 def _own_folder(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     prefix = f"{PREFIX}{socket.gethostname()}-{os.getpid()}-"
     return Path(tempfile.mkdtemp(prefix=prefix, dir=folder))  # mode 0700
 

@@ -35,6 +35,8 @@ at once."""
 REFUSED_WAIT_S = 30.0
 RECONNECT_S = 120.0
 """A running job whose worker went so long ago gets no other one from its nanny."""
+STOP_S = 60.0
+GOING_S = 10.0
 VERDICT_S = 10.0
 """So long it may take until the queue tells how a job has ended."""
 LASTING_S = 60.0
@@ -142,14 +144,28 @@ class JobKeeper:
         self.check()
 
     def stop(self) -> None:
-        """Cancel every job that is left."""
+        """Look after the jobs no more; those without a worker are cancelled."""
         self.stopping.set()
         if self.thread.ident is not None:
-            self.thread.join(60)
-        left = [entry for entry in self.entries if not entry.state.over]
-        closing = threading.Thread(target=self._cancel, args=(left,))
-        closing.start()  # no event loop may be running in the thread that cancels
-        closing.join()
+            self.thread.join(STOP_S)
+        self._apart(self._cancel, [e for e in self.entries if not (e.connected or e.retired)])
+
+    def cancel_what_is_left(self) -> None:
+        """Give workers, whose scheduler is gone, a moment to go; cancel those that do not."""
+        until = time.monotonic() + GOING_S
+        left = [entry for entry in self.entries if entry.connected or entry.retired]
+        while left and time.monotonic() < until:
+            time.sleep(0.5)
+            states = self.ask([entry.number for entry in left]) or {}
+            left = [e for e in left if not states.get(e.number, e.state).over]
+        self._apart(self._cancel, left)
+
+    @staticmethod
+    def _apart(act: Callable[[list[Entry]], None], entries: list[Entry]) -> None:
+        """In a thread of its own: an event loop may be running in this one."""
+        acting = threading.Thread(target=act, args=(entries,))
+        acting.start()
+        acting.join()
 
     def check(self) -> None:
         """See :class:`n2v_scale.watch.Watch`."""

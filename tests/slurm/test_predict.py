@@ -1,0 +1,217 @@
+"""Predictions as jobs, disturbed in every way that a cluster knows, byte for byte as here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from .conftest import Command, Scene, cancel_all, queue, slurm, until
+
+Start = Callable[..., Command]
+
+
+@pytest.mark.parametrize("jobs", [2, 3])
+def test_it_stores_the_bytes_of_a_local_run(
+    scene: Scene, start: Start, tmp_path: Path, jobs: int
+) -> None:
+    run = start(*scene.arguments(tmp_path / "o.zarr", scene.config(), jobs))
+    run.until(lambda: len(queue("RUNNING")) == jobs, f"{jobs} jobs")
+    run.end()
+    scene.check(tmp_path / "o.zarr")
+    assert sorted(run.computed()) == list(range(scene.blocks))
+    until(lambda: not queue("PENDING", "RUNNING", "COMPLETING"), "no job left", 30)
+
+
+def test_lost_jobs_are_replaced(scene: Scene, start: Start, tmp_path: Path) -> None:
+    """Cancelled in the midst of it, and requeued; no block is given up."""
+    run = start(*scene.arguments(tmp_path / "o.zarr", scene.config()))
+    run.reach(3)
+    first, second = queue("RUNNING")[:2]
+    slurm("scancel", first.number)
+    run.until(lambda: {j.number for j in queue("RUNNING")} - {first.number, second.number}, "a new")
+    slurm("scontrol", "requeue", second.number)
+    said = run.end()
+    scene.check(tmp_path / "o.zarr")
+    assert f"job {first.number} is gone (CANCELLED" in said
+    assert "0 blocks still to do" not in said
+
+
+def test_jobs_cancelled_while_they_wait_are_replaced(
+    scene: Scene, start: Start, tmp_path: Path
+) -> None:
+    # Three nodes of eight cores: two jobs of ten cannot start beside others that hold them.
+    slurm("sbatch", "--array=1-3", "-c8", "--wrap=sleep 300")
+    until(lambda: len(queue("RUNNING")) == 3, "nodes that are taken")
+    run = start(*scene.arguments(tmp_path / "o.zarr", scene.config()))
+    run.until(lambda: len([j for j in queue("PENDING") if j.name == "n2v-scale"]) == 2, "waiting")
+    before = {j.number for j in queue("PENDING")}
+    slurm("scancel", *before)
+    run.until(
+        lambda: len({j.number for j in queue("PENDING") if j.name == "n2v-scale"} - before) == 2,
+        "others in their place",
+    )
+    run.until(lambda: "no worker for" in run.said, "a word on what is awaited")
+    assert "PENDING (" in run.said
+    slurm("scancel", "--name=wrap")
+    run.end()
+    scene.check(tmp_path / "o.zarr")
+
+
+def test_preempted_jobs_come_back(scene: Scene, start: Start, tmp_path: Path) -> None:
+    run = start(*scene.arguments(tmp_path / "o.zarr", scene.config()))
+    run.reach(3)
+    slurm("sbatch", "-p", "urgent", "--array=1-3", "-c8", "--wrap=sleep 5")
+    run.until(lambda: any(j.name == "n2v-scale" for j in queue("PENDING")), "a job that is put off")
+    run.end()
+    scene.check(tmp_path / "o.zarr")
+
+
+def test_the_walltime_ends_jobs_and_not_the_run(scene: Scene, start: Start, tmp_path: Path) -> None:
+    """Workers leave in time, so that no block is begun in vain."""
+    more = '\nprologue = ["export N2V_SCALE_ENDS_AT=$(( $(date +%s) + 34 ))"]'
+    run = start(*scene.arguments(tmp_path / "o.zarr", scene.config(walltime="1min", more=more), 1))
+    run.end()
+    scene.check(tmp_path / "o.zarr")
+    assert len(run.computed()) == len(set(run.computed())) == scene.blocks
+    assert len([j for j in queue() if j.name == "n2v-scale"]) > 1
+
+
+def test_a_killed_driver_goes_on(scene: Scene, start: Start, tmp_path: Path) -> None:
+    arguments = scene.arguments(tmp_path / "o.zarr", scene.config())
+    run = start(*arguments)
+    run.reach(5)
+    os.killpg(run.process.pid, signal.SIGKILL)
+    run.process.wait()
+    done = set(run.computed())
+    until(lambda: not queue("RUNNING"), "workers that leave without a scheduler", 90)
+    again = start(*arguments)
+    again.end()
+    scene.check(tmp_path / "o.zarr")
+    assert len(done & set(again.computed())) <= 2  # computed, but not marked yet
+    assert not list((scene.folder / "shared").glob("keys-*"))
+
+
+def test_interrupted_it_leaves_no_job_and_no_key(
+    scene: Scene, start: Start, tmp_path: Path
+) -> None:
+    run = start(*scene.arguments(tmp_path / "o.zarr", scene.config()))
+    run.reach(2)
+    assert list((scene.folder / "shared").glob("keys-*"))
+    run.process.send_signal(signal.SIGTERM)
+    assert "interrupted" in run.end(130)
+    until(lambda: not queue("PENDING", "RUNNING", "COMPLETING"), "no job left", 30)
+    assert not list((scene.folder / "shared").glob("keys-*"))
+
+
+def test_a_refused_job_is_told_at_once(scene: Scene, start: Start, tmp_path: Path) -> None:
+    said = start(*scene.arguments(tmp_path / "o.zarr", scene.config(partition="absent"))).end(1)
+    assert "takes no job: sbatch: error: invalid partition specified: absent" in said
+    assert "Traceback" not in said
+
+
+def test_jobs_that_fail_at_once_stop_the_run(scene: Scene, start: Start, tmp_path: Path) -> None:
+    more = '\nprologue = ["echo this node is broken >&2", "exit 9"]'
+    said = start(*scene.arguments(tmp_path / "o.zarr", scene.config(more=more))).end(1)
+    assert "3 jobs in a row ended on node" in said
+    assert "this node is broken" in said
+    assert str(scene.folder / "shared" / "logs") in said
+    assert "Traceback" not in said
+    assert not queue("PENDING", "RUNNING")
+
+
+def test_a_node_that_is_lost_costs_nothing(scene: Scene, start: Start, tmp_path: Path) -> None:
+    """Its daemon is killed, and the processes of its job with it."""
+    run = start(*scene.arguments(tmp_path / "o.zarr", scene.config()))
+    run.reach(3)
+    lost = queue("RUNNING")[0]
+    slurm("scontrol", "update", f"nodename={lost.node}", "state=down", "reason=test")
+    try:
+        run.end()
+        scene.check(tmp_path / "o.zarr")
+        assert f"job {lost.number}" in run.said or lost.number in {j.number for j in queue("all")}
+    finally:
+        slurm("scontrol", "update", f"nodename={lost.node}", "state=resume")
+
+
+def test_a_gpu_is_asked_for(scene: Scene, start: Start, tmp_path: Path) -> None:
+    run = start(*scene.arguments(tmp_path / "o.zarr", scene.config(more="gpus = 1")))
+    run.until(lambda: len(queue("RUNNING")) == 2, "two jobs")
+    asked = slurm("scontrol", "show", "job", queue("RUNNING")[0].number)
+    assert "gres/gpu" in asked.lower()
+    run.end()
+    scene.check(tmp_path / "o.zarr")
+
+
+def test_no_more_jobs_than_there_is_work_for(scene: Scene, start: Start, tmp_path: Path) -> None:
+    """Six are allowed; four blocks are two jobs of two tasks."""
+    arguments = scene.arguments(
+        tmp_path / "o.zarr", scene.config(), 6, "--only=0:4", "--no-pyramid"
+    )
+    run = start(*arguments)
+    run.reach(1)
+    most = len({j.number for j in queue() if j.name == "n2v-scale"})
+    run.end()
+    assert most <= 4
+
+
+def test_nothing_listens_but_with_tls(scene: Scene, start: Start, tmp_path: Path) -> None:
+    run = start(*scene.arguments(tmp_path / "o.zarr", scene.config()))
+    run.reach(1)
+    ours = [
+        p
+        for p in psutil.process_iter()
+        if "n2v_scale" in " ".join(_command_line(p)) or "multiprocessing" in str(_command_line(p))
+    ]
+    opened = {
+        (c.laddr.ip, c.laddr.port)
+        for p in ours
+        for c in p.net_connections("inet")
+        if c.status == psutil.CONN_LISTEN
+    }
+    elsewhere = {(ip, port) for ip, port in opened if ip != "127.0.0.1"}
+    assert elsewhere  # the scheduler and the workers are reached from other nodes
+    anybody = ssl.create_default_context()
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    for ip, port in elsewhere:
+        assert not answers(ip, port, anybody)
+    run.process.send_signal(signal.SIGSTOP)
+    secrets = [*(scene.folder / "shared").glob("keys-*/key.pem")]
+    assert len(secrets) == 1
+    assert secrets[0].stat().st_mode & 0o077 == 0
+    body = secrets[0].read_text().splitlines()[1]
+    for process in ours:
+        assert body not in " ".join(_command_line(process))
+    run.process.send_signal(signal.SIGCONT)
+    run.end()
+
+
+def answers(ip: str, port: int, who: ssl.SSLContext) -> bool:
+    """Whether who comes without a certificate hears anything; TLS 1.3 refuses after the handshake."""
+    try:
+        with (
+            socket.create_connection((ip, port), 5) as raw,
+            who.wrap_socket(raw) as shaken,
+        ):
+            shaken.settimeout(5)
+            return bool(shaken.recv(1))
+    except OSError:
+        return False
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> None:
+    cancel_all()
