@@ -135,7 +135,7 @@ def run_plan(
             if full:
                 _recheck_budget(output.plan, budget)
                 _say_posterior(output.plan, progress)
-            with _client(client, cluster, output.plan, budget, progress) as used:
+            with _client(client, cluster, output, budget, only, progress) as used:
                 driver = Driver(Crew(used), output.ledger, lock, progress, events)
                 _run(driver, output, totals, only=only, pyramid=pyramid, name=name)
                 workers = driver.crew.workers
@@ -221,19 +221,33 @@ def _recheck_budget(plan: Plan, budget: Budget) -> None:
 def _client(
     client: Client | None,
     cluster: ClusterSettings | None,
-    plan: Plan,
+    output: Output,
     budget: Budget,
+    only: slice | list[int] | None,
     progress: Progress,
 ) -> AbstractContextManager[Client]:
     if client is not None:
         return nullcontext(client)
+    cluster = cluster or ClusterSettings()
+    together = budget.tasks if cluster.batch else 1  # a job is dearer than a process
     return open_client(
-        cluster or ClusterSettings(),
-        workers=min(budget.workers, plan.blocks),
+        cluster,
+        workers=min(budget.workers, -(-_to_do(output, only) // together)),
         tasks=budget.tasks,
         say=progress.say,
-        a_gpu_each=plan.device == "cuda",
+        a_gpu_each=output.plan.device == "cuda",
     )
+
+
+def _to_do(output: Output, only: slice | list[int] | None) -> int:
+    """Blocks of the first level that lacks any; at least 1."""
+    for level, _ in _tasks(output.plan):
+        missing = ~output.ledger.done(level.spec.path, len(level.grid))
+        full = level.spec.path == output.plan.output.path
+        wanted = int((missing & _selected(only if full else None, len(missing))).sum())
+        if wanted:
+            return wanted
+    return 1
 
 
 @contextmanager

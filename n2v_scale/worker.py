@@ -28,7 +28,8 @@ def main(arguments: list[str]) -> None:
     walltime = float(_taken(arguments, "--walltime") or 0)
     if walltime:
         stagger = random.uniform(0, min(STAGGER * walltime, LONGEST_STAGGER_S))
-        os.environ[ENDS_AT] = f"{time.time() + walltime - stagger:.0f}"
+        # A prologue that knows better, as of a reservation's end, has said so.
+        os.environ.setdefault(ENDS_AT, f"{time.time() + walltime - stagger:.0f}")
     if "--name" in arguments:
         # A job that is requeued comes back under its name, while its former self may not be gone.
         arguments[arguments.index("--name") + 1] += f".{uuid.uuid4().hex[:8]}"

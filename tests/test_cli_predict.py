@@ -48,7 +48,7 @@ def workers(monkeypatch: pytest.MonkeyPatch, client: Client) -> list[int]:
         asked.append(count)
         yield client
 
-    for module in ("execution", "verification"):
+    for module in ("cluster", "verification"):
         monkeypatch.setattr(f"n2v_scale.{module}.local_client", threads_instead)
     return asked
 
