@@ -301,8 +301,8 @@ def test_precision_is_recorded_and_held_to(
     assert run(*arguments, "double").code == 2
 
 
-@pytest.mark.parametrize(("wanted", "started"), [(1, 1), (3, 3), (100, 8)])
-def test_workers_are_as_many_as_asked_for_and_as_there_are_blocks(
+@pytest.mark.parametrize(("wanted", "started"), [(1, 1), (3, 3), (100, 5)])
+def test_workers_are_as_many_as_asked_for_and_as_there_are_blocks_to_do(
     run: Run,
     volume: Path,
     tiny_model: Path,
@@ -311,7 +311,7 @@ def test_workers_are_as_many_as_asked_for_and_as_there_are_blocks(
     wanted: int,
     started: int,
 ) -> None:
-    options = ("--workers", wanted, "--memory", "2GB", "--only", "0", "--no-pyramid")
+    options = ("--workers", wanted, "--memory", "2GB", "--only", "0:5", "--no-pyramid")
     assert run("predict", volume, tiny_model, out, *SIZES, *options).code == 0
     assert workers == [started]
 
