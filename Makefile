@@ -5,18 +5,22 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 JOBS ?= 2
 
-.PHONY: demo test kills check lint types layers clean
+.PHONY: demo test kills slurm check lint types layers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/n2v-scale demo $(DEMO)
 
 # Two processes of one thread each: on two cores they take two thirds of the time that one takes.
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/integration -n $(JOBS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/integration --ignore tests/slurm -n $(JOBS) --dist worksteal
 
 # Real processes killed at random moments, full disks: minutes, and the better for an idle machine.
 kills: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/integration
+
+# On a real SLURM of three nodes, which is installed and brought up on this machine for so long.
+slurm: $(VENV)/.installed
+	tests/slurm/with-slurm.sh $(BIN)/python -m pytest tests/slurm
 
 check: lint types layers
 

@@ -20,6 +20,7 @@ import click
 
 from n2v_scale._version import __version__
 from n2v_scale.cli_baseline import baseline
+from n2v_scale.cli_cluster import cluster
 from n2v_scale.cli_diagnose import diagnose
 from n2v_scale.cli_evaluate import evaluate
 from n2v_scale.cli_predict import plan, predict, pyramid, verify
@@ -164,7 +165,7 @@ def demo(folder: str, minutes: float, shape: tuple[int, int, int], seed: int) ->
     click.echo(result.text())
 
 
-for command in (diagnose, evaluate, train, plan, predict, baseline, verify, pyramid):
+for command in (diagnose, evaluate, train, plan, predict, baseline, verify, pyramid, cluster):
     cli.add_command(command)
 
 

@@ -16,6 +16,7 @@ from n2v_scale.options import (
     remote,
     selection,
     storage,
+    submittable,
 )
 from n2v_scale.shell import say_summary, show_progress, volume_of
 
@@ -51,6 +52,7 @@ FILTERS = ("gaussian", "median", "nlm", "tv", "wavelet")
 @storage
 @overwriting
 @remote
+@submittable
 @on_cluster
 def baseline(volume: str, output: str, as_json: bool, **options: Any) -> None:
     """Denoise a volume with a classical filter, to compare a model with.

@@ -19,6 +19,7 @@ from n2v_scale.options import (
     remote,
     selection,
     storage,
+    submittable,
 )
 from n2v_scale.shell import say_summary, show_progress, volume_of
 
@@ -124,6 +125,7 @@ NO_OUTPUT = ".n2v-scale-plan"
 @storage
 @overwriting
 @remote
+@submittable
 @on_cluster
 def predict(volume: str, model: str, output: str, as_json: bool, **options: Any) -> None:
     """Denoise a volume with a trained model into a new, pyramidal OME-Zarr.

@@ -17,6 +17,7 @@ from n2v_scale.options import (
     on_cluster,
     remote,
     selection,
+    submittable,
 )
 from n2v_scale.shell import SELECTION, show_progress, volume_of
 
@@ -96,6 +97,7 @@ NETS = ["filter-unet", "unet", "blind-unet", "branch-unet", "filter"]
 @camera
 @selection
 @remote
+@submittable
 @on_cluster
 def train(volumes: tuple[str, ...], output: str, **options: Any) -> None:
     """Train a 3D Noise2Void model on noisy volumes.

@@ -164,6 +164,22 @@ def job_client(
                 keeper.stop()
 
 
+def job_script(settings: ClusterSettings) -> str:
+    """The script of a job as it would be submitted; the scheduler's address is made up.
+
+    Raises
+    ------
+    ConfigError
+        When the settings do not suit the batch system.
+    """
+    shared = shared_folder(settings)
+    tls = ("--tls-ca-file", *("--tls-cert", "--tls-key"))
+    keys = [] if settings.insecure else [part for o in tls for part in (o, f"{shared}/keys-…")]
+    scheme = "tcp" if settings.insecure else "tls"
+    jobs = Jobs(settings, f"{scheme}://SCHEDULER:PORT", 2, shared / "logs", tls=keys)
+    return jobs.job("n2v-1").job_script()
+
+
 @contextmanager
 def _no_job_left() -> Iterator[list[JobKeeper]]:
     """Once the scheduler is closed, workers go by themselves; what is left then is cancelled."""

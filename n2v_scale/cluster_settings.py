@@ -19,6 +19,17 @@ BATCH_SYSTEMS: tuple[str, ...] = ("slurm", "pbs", "lsf", "sge", "htcondor", "oar
 OTHERS = "tls://HOST:PORT, a scheduler.json"
 
 
+class DriverSettings(Settings):
+    """What the driver's own job has (``--submit-only``), where it is not what workers have."""
+
+    partition: str | None = None
+    walltime: Annotated[Seconds, Field(ge=60)] | None = None
+    memory: Bytes | None = None
+    cpus: Positive | None = None
+    gpus: Annotated[int, Field(ge=0, le=1)] | None = None
+    directives: tuple[str, ...] | None = None
+
+
 class ClusterSettings(Settings):
     """Where to compute. What is None is left to the batch system, or chosen."""
 
@@ -68,6 +79,12 @@ class ClusterSettings(Settings):
     """PEM files of a scheduler that runs already."""
     insecure: bool = False
     """Whether to talk without TLS."""
+    driver: DriverSettings = DriverSettings()
+    """Of the driver, where it is a job too; the table ``[cluster.driver]``."""
+
+    def of_driver(self) -> ClusterSettings:
+        """The settings of the driver's job."""
+        return self.model_copy(update=self.driver.model_dump(exclude_none=True))
 
     @property
     def batch(self) -> bool:

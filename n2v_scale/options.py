@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from math import inf
@@ -260,6 +261,8 @@ def on_cluster(command: Command) -> Command:
         told = {name: options.pop(name) for name in names}
         word, file = options.pop("cluster"), options.pop("cluster_config")
         chosen = read_cluster(word, file, **told)
+        if options.pop("submit_only", False):
+            return _submit(chosen)
         return command(*args, **options, cluster=None if chosen == ClusterSettings() else chosen)
 
     made: Any = with_cluster
@@ -285,6 +288,25 @@ def on_cluster(command: Command) -> Command:
     ):
         made = option(made)
     return cast("Command", made)
+
+
+def submittable(command: Command) -> Command:
+    """Whether the command itself may become a job; goes above :func:`on_cluster`."""
+    return click.option(
+        "--submit-only", is_flag=True, help="Submit this command itself as a job, and return."
+    )(command)
+
+
+def _submit(cluster: Any) -> None:
+    from n2v_scale.cluster import shared_folder
+    from n2v_scale.jobqueue.driver import submit_driver
+
+    if not cluster.batch:
+        raise click.UsageError("--submit-only needs a batch system: --cluster slurm, for example")
+    logs = shared_folder(cluster) / "logs"
+    arguments = [argument for argument in sys.argv[1:] if argument != "--submit-only"]
+    number = submit_driver(cluster, arguments, logs)
+    click.echo(f"job {number}; what it says is in {logs}")
 
 
 def overwriting(command: Command) -> Command:

@@ -326,7 +326,7 @@ def test_options_from_a_file(
     said = run("plan", volume, tiny_model, *config, "--speed", 1, "--json")
     found = forecast_of(said.out)
     assert (found.memory_allowed, found.workers, found.blocks) == (2 * 10**9, 3, 8)
-    options = (*config, "--workers", 2, "--only", 0, "--json")
+    options = (*config, "--workers", 2, "--only", "0:2", "--json")
     assert json.loads(run("predict", volume, tiny_model, out, *options).out)["blocks"] == 8
     assert workers == [2]
 

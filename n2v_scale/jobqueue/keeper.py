@@ -343,7 +343,7 @@ class JobKeeper:
 
     def _refuse(self, error: Exception) -> None:
         self.refused, self.refused_at = self.refused + 1, time.monotonic()
-        words = _of_program(error)
+        words = of_program(error)
         if self.made == 1 or (self.refused >= REFUSALS and not self.entries):
             self.failure = ClusterError(f"the batch system takes no job: {words}")
         else:
@@ -388,7 +388,7 @@ def _patience(alone_s: float) -> float:
     return max(10.0, alone_s / 10)
 
 
-def _of_program(error: Exception) -> str:
+def of_program(error: Exception) -> str:
     """What the program itself said, out of dask-jobqueue's account of it."""
     if isinstance(error, FileNotFoundError):
         return f"{error.filename} is not installed here: run this on a login node"

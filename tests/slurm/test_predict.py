@@ -208,7 +208,7 @@ def test_nothing_listens_but_with_tls(scene: Scene, start: Start, tmp_path: Path
 
 
 def answers(ip: str, port: int, who: ssl.SSLContext) -> bool:
-    """Whether who comes without a certificate hears anything; TLS 1.3 refuses after the handshake."""
+    """Whether someone without a certificate hears anything; TLS 1.3 refuses after shaking hands."""
     try:
         with (
             socket.create_connection((ip, port), 5) as raw,

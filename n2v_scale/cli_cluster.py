@@ -1,0 +1,68 @@
+"""The commands that look at a cluster before it is used."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from n2v_scale.errors import ClusterError, ConfigError
+from n2v_scale.options import on_cluster
+from n2v_scale.shell import show_progress
+
+
+@click.group()
+def cluster() -> None:
+    """Look at a cluster before it is used: the job script, and one worker.
+
+    \b
+    Example:
+      n2v-scale cluster script --cluster slurm --cluster-config gpu.toml
+      n2v-scale cluster check --cluster slurm --cluster-config gpu.toml --volume volume.zarr
+    """
+
+
+@cluster.command()
+@on_cluster
+def script(cluster: Any) -> None:
+    """Print the script of one worker's job, and submit nothing.
+
+    \b
+    Example:
+      n2v-scale cluster script --cluster slurm --cluster-config gpu.toml
+    """
+    from n2v_scale.cluster import job_script
+
+    if cluster is None or not cluster.batch:
+        raise ConfigError("a script is for a batch system: --cluster slurm, for example")
+    click.echo(job_script(cluster))
+
+
+@cluster.command()
+@click.option("--volume", metavar="ADDRESS", help="See whether a worker can read it.")
+@click.option("--model", metavar="FOLDER", help="See whether a worker can open it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@on_cluster
+def check(volume: str | None, model: str | None, as_json: bool, cluster: Any) -> None:
+    """Start one worker, see that it has package, data, model and GPU, report, and stop it.
+
+    \b
+    Example:
+      n2v-scale cluster check --cluster slurm --cluster-config gpu.toml --volume volume.zarr
+    """
+    from n2v_scale.cluster_check import check_cluster
+    from n2v_scale.cluster_settings import ClusterSettings
+
+    found = check_cluster(
+        cluster or ClusterSettings(), volume=volume, model=model, say=show_progress().say
+    )
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in found]))
+    else:
+        for finding in found:
+            click.echo(f"{'ok ' if finding.good else 'BAD'}  {finding.what:8}  {finding.seen}")
+    bad = [finding.what for finding in found if not finding.good]
+    if bad:
+        raise ClusterError(f"a worker there lacks: {', '.join(bad)}")
