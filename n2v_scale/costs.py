@@ -179,7 +179,14 @@ def _emptiness(plan: Plan) -> Callable[[Block], bool] | None:
 
 
 def measure_speed(plan: Plan, denoiser: Denoiser) -> float:
-    """Useful voxels a second of a forward pass here, scaled to the plan's tiles."""
+    """Useful voxels a second of a forward pass here, scaled to the plan's tiles.
+
+    Raises
+    ------
+    ConfigError
+        When the workers' device is not here to be measured.
+    """
+    _check_is_here(plan.device)
     core, halo = _small_core(plan), align_halo(plan.halo, plan.stride)
     box = Box.whole(core).shift(as_shape([low for low, _ in halo]))
     shape = as_shape([b + high for b, (_, high) in zip(box.stop, halo, strict=True)])
@@ -192,6 +199,20 @@ def measure_speed(plan: Plan, denoiser: Denoiser) -> float:
     rate = denoiser.work(core, halo) / max(1e-9, perf_counter() - started)
     tiles = tiling(plan, plan.shape, plan.block, plan.tile)
     return rate * prod(plan.shape) / tiles.work(denoiser)
+
+
+def _check_is_here(device: str) -> None:
+    if device == "cpu":
+        return
+    from n2v_scale.devices import choose_device
+
+    try:
+        choose_device(device)
+    except ConfigError:
+        raise ConfigError(
+            f"the plan is for workers with {device}, and this machine has none to measure: say "
+            "how fast one is, --speed 40 for 40 megavoxels a second, as `predict` reported before"
+        ) from None
 
 
 def _small_core(plan: Plan) -> Shape:

@@ -129,7 +129,7 @@ def check_budget(
         f"({_gb(memory.base)} for the program and the model, {_gb(memory.tile)} for the forward "
         f"pass, {memory.tasks} times {_gb(memory.block)} for blocks in hand) and a worker has "
         f"{_gb(budget.memory_bytes)}: use a smaller --block, --tile or --shard, or more --memory "
-        "(fewer --workers have more each)"
+        "(fewer --workers have more each; a cluster's jobs, what its TOML says)"
     )
 
 
