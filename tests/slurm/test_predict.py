@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import ssl
+import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from .conftest import Command, Scene, cancel_all, queue, slurm, until
+from .conftest import Command, Queued, Scene, cancel_all, queue, slurm, until
 
 Start = Callable[..., Command]
 
@@ -71,6 +74,40 @@ def test_preempted_jobs_come_back(scene: Scene, start: Start, tmp_path: Path) ->
     run.until(lambda: any(j.name == "n2v-scale" for j in queue("PENDING")), "a job that is put off")
     run.end()
     scene.check(tmp_path / "o.zarr")
+
+
+def test_jobs_disturbed_at_random(scene: Scene, start: Start, tmp_path: Path) -> None:
+    """Cancelled, requeued, and their processes killed, as long as there are any."""
+    chance = random.Random(0)
+    run = start(*scene.arguments(tmp_path / "o.zarr", scene.config(), 3))
+    done = []
+    while run.process.poll() is None and len(done) < 12:
+        run.reach(min(scene.blocks, 2 * len(done) + 1))
+        running = [job for job in queue("RUNNING") if job.name == "n2v-scale"]
+        if running:
+            done.append(disturb(chance.choice(running), chance))
+    run.end()
+    scene.check(tmp_path / "o.zarr")
+    assert len(done) > 5
+
+
+def disturb(job: Queued, chance: random.Random) -> str:
+    """One thing that clusters do to a job; it may have ended meanwhile."""
+    what = chance.choice(["cancel", "requeue", "kill"])
+    if what == "kill":
+        for process in processes_of(job.number)[-1:]:
+            with suppress(psutil.Error):
+                process.kill()
+    else:
+        command = {"cancel": ["scancel"], "requeue": ["scontrol", "requeue"]}[what]
+        subprocess.run([*command, job.number], check=False, capture_output=True)
+    return what
+
+
+def processes_of(number: str) -> list[psutil.Process]:
+    """What runs in a job, its workers last."""
+    steps = [p for p in psutil.process_iter() if f"[{number}." in " ".join(_command_line(p))]
+    return [*steps, *(child for step in steps for child in step.children(recursive=True))]
 
 
 def test_the_walltime_ends_jobs_and_not_the_run(scene: Scene, start: Start, tmp_path: Path) -> None:
@@ -146,10 +183,9 @@ def test_a_node_that_falls_silent_costs_nothing(scene: Scene, start: Start, tmp_
     lost = queue("RUNNING")[0]
     folder = Path(os.environ["SLURM_CONF"]).parent
     daemon = psutil.Process(int((folder / "run" / f"slurmd-{lost.node}.pid").read_text()))
-    steps = [p for p in psutil.process_iter() if f"[{lost.number}." in " ".join(_command_line(p))]
-    doomed = [daemon, *steps, *(child for step in steps for child in step.children(recursive=True))]
-    assert steps
-    for process in doomed:
+    doomed = processes_of(lost.number)
+    assert doomed
+    for process in [daemon, *doomed]:
         process.kill()
     try:
         assert "RUNNING" in {job.state for job in queue() if job.number == lost.number}
