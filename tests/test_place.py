@@ -244,6 +244,28 @@ def test_workers_see_one_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
 
 
+class Stillborn(_OneGPUEach):
+    """Its workers never start."""
+
+    closed = 0
+
+    def scale(self, n: int = 0) -> None:
+        pass
+
+    def close(self, timeout: float | None = None) -> Any:
+        Stillborn.closed += 1
+        return super().close(timeout)
+
+
+def test_workers_that_do_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("n2v_scale.cluster._OneGPUEach", Stillborn)
+    monkeypatch.setattr("n2v_scale.cluster.START_S", 0.2)
+    message = r"^not all of 2 workers have started within 0\.2 s$"
+    with pytest.raises(ClusterError, match=message), local_client(2, a_gpu_each=True):
+        pytest.fail("nobody computes")
+    assert Stillborn.closed
+
+
 @pytest.mark.parametrize(
     ("here", "theirs"), [("5,2", ["5", "2", "5"]), ("GPU-a", ["GPU-a"] * 3), ("", ["0", "1", "2"])]
 )
