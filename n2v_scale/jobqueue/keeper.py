@@ -125,6 +125,8 @@ class JobKeeper:
         self.made = 0
         self.failure: N2VScaleError | None = None
         self.failed_starts: Counter[str] = Counter()
+        self.failed = 0
+        """Starts, in all."""
         self.refused, self.refused_at = 0, -math.inf
         self.alone_since = time.monotonic()
         self.spoken = time.monotonic()
@@ -292,6 +294,9 @@ class JobKeeper:
         if entry.worked or lasted or (entry.seen and entry.state.state is State.DONE):
             return
         self.failed_starts[entry.node] += 1
+        self.failed += 1
+        if self.failed > FAILED_STARTS:  # elsewhere others do work; do not flood the queue
+            self.refused_at = time.monotonic()
         if self.failed_starts[entry.node] < FAILED_STARTS:
             self.say(
                 f"job {entry.number} ended on {entry.node} without having done anything "

@@ -412,6 +412,18 @@ def test_work_that_is_done_begins_a_new_row(farm: Farm, look: Look) -> None:
     assert len(farm.jobs) == 5
 
 
+def test_a_node_that_ends_jobs_beside_others_that_work_is_no_flood(farm: Farm, look: Look) -> None:
+    keeper = keeping(farm, 2)
+    look(keeper)
+    worker = farm.runs("101")
+    for _ in range(300):  # ten minutes
+        farm.ends(FAILED, *[number for number in farm.open if number != "101"])
+        look(keeper, 2)
+        keeper.worked(worker)
+    keeper.check()
+    assert 15 < len(farm.jobs) < 30
+
+
 @pytest.mark.parametrize("state", [COMPLETED, FAILED])
 def test_jobs_that_have_worked_may_end(farm: Farm, look: Look, state: JobState) -> None:
     keeper = keeping(farm, 1)
