@@ -156,7 +156,9 @@ def _directives(settings: ClusterSettings) -> list[str] | dict[str, str]:
     gpu = {"slurm": "--gres=gpu:1", "lsf": '-gpu "num=1"', "sge": "-l gpu=1"}
     asked = re.compile(_OWN_GPU.get(settings.system, "gpu"), re.IGNORECASE)
     if settings.gpus and not any(asked.search(line) for line in given):
-        if settings.system in gpu:
+        if settings.system == "slurm" and any(map(_is_gres, given)):  # the last one counts alone
+            given = [f"{line},gpu:1" if _is_gres(line) else line for line in given]
+        elif settings.system in gpu:
             given.append(gpu[settings.system])
         elif settings.system == "htcondor":
             given.append("request_gpus = 1")
@@ -167,6 +169,10 @@ def _directives(settings: ClusterSettings) -> list[str] | dict[str, str]:
     if settings.system != "htcondor":
         return given
     return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in given)}
+
+
+def _is_gres(line: str) -> bool:
+    return line.startswith("--gres=")
 
 
 def _clock(total: float, *, minutes_only: bool) -> str:

@@ -155,7 +155,6 @@ def test_a_gpu_that_the_user_asks_for_counts(tmp_path: Path, system: str, own: s
 ELSEWHERE = [
     ("slurm", "--partition=gpu"),
     ("slurm", "--constraint=gpu80gb"),
-    ("slurm", "--gres=lscratch:100"),
     ("lsf", "-q gpu"),
     ("sge", "-q gpu.q"),
     ("htcondor", "accounting_group = gpu"),
@@ -165,6 +164,12 @@ ELSEWHERE = [
 @pytest.mark.parametrize(("system", "own"), ELSEWHERE)
 def test_a_partition_called_gpu_is_no_gpu(tmp_path: Path, system: str, own: str) -> None:
     assert GPU[system] in script(tmp_path, system, gpus=1, directives=(own,)).splitlines()
+
+
+def test_a_gpu_beside_another_resource(tmp_path: Path) -> None:
+    """Of two --gres lines the last would count alone."""
+    lines = script(tmp_path, "slurm", gpus=1, directives=("--gres=lscratch:100",)).splitlines()
+    assert [line for line in lines if "--gres" in line] == ["#SBATCH --gres=lscratch:100,gpu:1"]
 
 
 @pytest.mark.parametrize("system", BATCH_SYSTEMS)
