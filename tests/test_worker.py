@@ -63,6 +63,15 @@ def test_the_walltime_becomes_a_time(ran: Run, applied: list[dict[str, Any]]) ->
     assert ran[0][:3] == ["tls://a:1", "--nthreads", "2"]
 
 
+def test_an_end_that_is_known_better_counts(
+    ran: Run, applied: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENDS_AT, "1700000000")
+    worker.main(["tls://a:1", "--walltime", "1000"])
+    assert os.environ[ENDS_AT] == "1700000000"
+    assert "--walltime" not in ran[0]
+
+
 def test_a_long_job_goes_minutes_early_at_most(
     ran: Run, applied: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
