@@ -35,6 +35,8 @@ from n2v_scale.worker_settings import worker_settings
 
 LOOPBACK = "127.0.0.1"
 CONNECT_S = 30.0
+START_S = 120.0
+"""For the workers of this machine; Ctrl-C waits so long too."""
 ALLOWED = "distributed.scheduler.allowed-failures"
 PATIENCE = 50
 """Workers that may be lost with a task before Dask gives it up."""
@@ -306,10 +308,16 @@ def _client(
                 worker_dashboard_address=f"{LOOPBACK}:0",
                 silence_logs=logging.CRITICAL,
             )
-            client = Client(cluster, set_as_default=False)
-            if cls is _OneGPUEach:
-                cluster.scale(workers)
-                client.wait_for_workers(workers)
+            try:
+                client = Client(cluster, set_as_default=False)
+                if cls is _OneGPUEach:
+                    cluster.scale(workers)
+                    client.wait_for_workers(workers, timeout=START_S)
+            except TimeoutError as error:
+                cluster.close()
+                raise ClusterError(
+                    f"not all of {workers} workers have started within {START_S:g} s"
+                ) from error
         try:
             yield client
         finally:

@@ -45,7 +45,7 @@ class ClusterSettings(Settings):
     """The partition or queue."""
     account: str | None = None
     """The account or project that pays."""
-    walltime: Annotated[Seconds, Field(ge=60)] = 3600.0
+    walltime: Annotated[Seconds, Field(ge=60, allow_inf_nan=False)] = 3600.0
     """Of a job: seconds, or a text such as ``2h`` or ``02:00:00``."""
     memory: Bytes = 16 * 2**30
     """Of a job: bytes, or a text such as ``64GB``."""
@@ -119,8 +119,23 @@ def read_cluster(
     Raises
     ------
     ConfigError
-        When nobody knows the word, or a setting is unknown or out of range.
+        When nobody knows the word, a setting is unknown or out of range, or what is given needs a
+        cluster and none is named.
     """
+    chosen = _chosen(word, file, given)
+    if chosen.system == "local" and word is None and "system" not in chosen.model_fields_set:
+        told = [f"--{key.replace('_', '-')}" for key, value in given.items() if value is not None]
+        if file is not None or told:
+            raise ConfigError(
+                f"{told[0] if told else file} is for a cluster: say which with --cluster, or "
+                "system = … in its TOML"
+            )
+    return chosen
+
+
+def _chosen(
+    word: str | None, file: str | PathLike[str] | None, given: dict[str, Any]
+) -> ClusterSettings:
     if word is None:
         return read_settings(ClusterSettings, file, **given)
     if word in ("local", *BATCH_SYSTEMS):

@@ -7,11 +7,13 @@ import re
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _PART = r"(\d+(?:\.\d+)?)\s*(weeks?|w|days?|d|hours?|h|minutes?|mins?|m|seconds?|secs?|s)"
 _PARTS = re.compile(rf"(?:{_PART}\s*)+", re.IGNORECASE)
-_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d{2})(?::(\d{2}))?")
+_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d)(?::([0-5]\d))?")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds. A clock has hours and minutes at least, and days before a hyphen, as in SLURM.
+    """Seconds; so is a bare number. A clock has hours and minutes at least, and days before a
+    hyphen, as in SLURM.
 
     Raises
     ------
@@ -26,6 +28,8 @@ def parse_duration(text: str) -> float:
     if clock:
         days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
         return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    if _NUMBER.fullmatch(text):
+        return float(text)
     if not _PARTS.fullmatch(text):
         raise ValueError(f"{text!r} is no duration, such as 90s, 5min or 02:30:00")
     parts = re.findall(_PART, text, re.IGNORECASE)

@@ -11,9 +11,6 @@ from distributed import Client
 from n2v_scale._version import __version__
 from n2v_scale.errors import ClusterError, ConfigError
 
-WAIT_S = 60.0
-"""For the answers of workers."""
-
 
 @dataclass(frozen=True)
 class FoundWorkers:

@@ -248,6 +248,8 @@ class _Health:
 
     def __init__(self) -> None:
         self.succeeded = self.failed = self.streak = 0
+        self.lost: set[str] = set()
+        """Workers that were lost with items."""
 
     def count(self, outcome: Outcome[Any], *, first_is_over: bool, window: int) -> None:
         """Raise when going on would only repeat what failed."""
@@ -256,14 +258,23 @@ class _Health:
             self.streak = 0
             return
         log.info("%s failed: %s", outcome.item, outcome.error)
-        if outcome.attempts > 1:  # put off to the end, where failures gather
-            return
+        if outcome.attempts > 1 or self._known_loss(outcome.error):
+            return  # put off to the end, where failures gather; or beside one that is counted
         self.failed += 1
         self.streak += 1
         nothing_works = self.failed >= GIVE_UP_AFTER and not self.succeeded and first_is_over
         most = STREAK_OF_INPUT if isinstance(outcome.error, InputError) else STREAK
         if nothing_works or self.streak >= max(most, 2 * window):
             raise _fault(outcome.error, since_the_start=not self.succeeded)
+
+    def _known_loss(self, error: BaseException) -> bool:
+        """Whether the error is the loss of a worker with which other items were lost before."""
+        if not isinstance(error, KilledWorker):
+            return False
+        worker = str(error.last_worker.server_id)
+        known = worker in self.lost
+        self.lost.add(worker)
+        return known
 
 
 def _fault(error: BaseException, *, since_the_start: bool) -> N2VScaleError:

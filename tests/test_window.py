@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from dask.utils import key_split
-from distributed import Client
+from distributed import Client, get_worker
+from distributed.scheduler import KilledWorker
 
-from n2v_scale.cluster import thread_client
+from n2v_scale.cluster import _client, local_client, thread_client
+from n2v_scale.crew import Crew
 from n2v_scale.errors import ClusterError, InputError
+from n2v_scale.watch import watch_over
 from n2v_scale.window import reason, run_window
 
 WINDOW = 4
@@ -234,3 +240,136 @@ def test_a_reason_is_one_line() -> None:
     assert reason(InputError("chunk 3 is torn\nand more")) == "chunk 3 is torn"
     assert reason(ValueError("bad\nworse")) == "ValueError: bad"
     assert reason(KeyError()) == "KeyError: no message"
+
+
+# -- workers that are lost, or come late ---------------------------------------------------------
+
+
+class FakeWatch:
+    """Excuses the first ``excuses`` losses, and does ``at_check`` whenever it is asked."""
+
+    def __init__(self, excuses: int = 0, at_check: Callable[[int], None] | None = None) -> None:
+        self.excuses, self.at_check = excuses, at_check
+        self.checks = 0
+        self.lost: list[str] = []
+        self.who_worked: list[str] = []
+
+    def check(self) -> None:
+        self.checks += 1
+        if self.at_check is not None:
+            self.at_check(self.checks)
+
+    def need(self, tasks: int) -> None:
+        pass
+
+    def worked(self, worker: str) -> None:
+        self.who_worked.append(worker)
+
+    def excused(self, worker: str) -> bool:
+        self.lost.append(worker)
+        return len(self.lost) <= self.excuses
+
+
+@pytest.fixture
+def nobody() -> Iterator[Client]:
+    """A cluster that has no worker yet."""
+    with _client(n_workers=0, threads_per_worker=2, processes=False, memory_limit=0) as made:
+        yield made
+
+
+def test_a_watch_that_gives_up_ends_the_waiting(nobody: Client) -> None:
+    def give_up(checks: int) -> None:
+        if checks > 2:
+            raise ClusterError("no worker for 1:00:00")
+
+    watch_over(nobody, FakeWatch(at_check=give_up))
+    with pytest.raises(ClusterError, match=r"^no worker for 1:00:00$"):
+        list(run_window(nobody, double, range(5)))
+    assert started == []
+
+
+def test_workers_that_come_late_are_used(nobody: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("n2v_scale.crew.ASK_EVERY_S", 0.05)
+    monkeypatch.setattr("n2v_scale.window.ASK_EVERY_S", 0.05)
+
+    def come(checks: int) -> None:
+        if checks in (2, 4, 6):
+            nobody.cluster.scale(checks // 2)
+
+    watch = FakeWatch(at_check=come)
+    watch_over(nobody, watch)
+    gate.set()
+    crew = Crew(nobody)
+    assert crew.window == 4
+    outcomes = list(run_window(nobody, waits_for_three, range(30), crew=crew))
+    assert sorted(o.result for o in outcomes) == list(range(30))
+    assert set(watch.who_worked) == {"0", "1", "2"}
+    assert {o.worker for o in outcomes} == {"0", "1", "2"}
+    assert crew.window == 12  # it has grown with them
+
+
+def waits_for_three(item: int) -> int:
+    """Whoever has a task keeps it until all have one: then all three workers are there."""
+    names.add(str(get_worker().name))
+    deadline = time.monotonic() + 60
+    while len(names) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return item
+
+
+names: set[str] = set()
+
+
+@pytest.fixture(scope="module")
+def one_process() -> Iterator[Client]:
+    """A worker that can be killed; its nanny starts another one."""
+    with local_client(1, threads=2) as made:
+        yield made
+
+
+def kills(task: tuple[int, str, int]) -> int:
+    """Item 0 kills its worker, so often; each time is noted in a file."""
+    item, file, often = task
+    if item == 0:
+        with Path(file).open("a") as log:
+            log.write("x")
+        if len(Path(file).read_text()) <= often:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_who_kills_workers_is_set_aside_alone(one_process: Client, tmp_path: Path) -> None:
+    """It comes first, on the only worker: what is lost beside it is no reason to stop."""
+    file = tmp_path / "kills"
+    watch = FakeWatch()
+    watch_over(one_process, watch)
+    items = [(n, str(file), 1000) for n in range(8)]
+    outcomes = {o.item[0]: o for o in run_window(one_process, kills, items)}
+    assert set(outcomes) == set(range(8))
+    assert isinstance(outcomes[0].error, KilledWorker)
+    assert outcomes[0].attempts == 3
+    assert reason(outcomes[0].error) == "its worker died each time: killed, or out of memory"
+    assert all(outcomes[n].result == n and outcomes[n].error is None for n in range(1, 8))
+    assert file.read_text() == "xxx"
+    assert set(watch.lost) == set(watch.who_worked) == {"0"}
+
+
+def test_losses_with_an_excuse_do_not_count(one_process: Client, tmp_path: Path) -> None:
+    file = tmp_path / "kills"
+    watch_over(one_process, FakeWatch(excuses=100))
+    items = [(n, str(file), 3) for n in range(2)]
+    outcomes = {o.item[0]: o for o in run_window(one_process, kills, items)}
+    assert {o.result for o in outcomes.values()} == {0, 1}
+    assert file.read_text() == "xxxx"
+    assert {o.attempts for o in outcomes.values()} == {1}
+
+
+def test_there_is_an_end_to_excuses(
+    one_process: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("n2v_scale.window.MOST_EXCUSES", 1)
+    watch_over(one_process, FakeWatch(excuses=1000))
+    file = tmp_path / "kills"
+    (outcome,) = run_window(one_process, kills, [(0, str(file), 1000)])
+    assert isinstance(outcome.error, KilledWorker)
+    assert file.read_text() == "xxxx"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -83,7 +84,9 @@ def _write(security: Security, folder: Path) -> Credentials:
 
 
 def _sweep(folder: Path) -> None:
-    for path in folder.glob(f"{PREFIX}{socket.gethostname()}-*-*"):
-        pid = path.name.split("-")[-2]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+    # The whole name: keys-login-2-4711-… are those of process 4711 on login-2, not on login.
+    ours = re.compile(rf"{PREFIX}{re.escape(socket.gethostname())}-(\d+)-[^-]+")
+    for path in folder.glob(f"{PREFIX}*"):
+        match = ours.fullmatch(path.name)
+        if match and not psutil.pid_exists(int(match[1])):
             shutil.rmtree(path, ignore_errors=True)

@@ -33,9 +33,12 @@ REFUSALS = 5
 """So many submissions in a row that fail stop a run in which nothing is left; the first one does
 at once."""
 REFUSED_WAIT_S = 30.0
+PROGRAM_S = 60.0
+"""For a batch system's program to take or cancel a job."""
 RECONNECT_S = 120.0
 """A running job whose worker went so long ago gets no other one from its nanny."""
-STOP_S = 60.0
+STOP_S = 2 * PROGRAM_S
+"""The jobs may be looked after, or another one be submitted, at this moment."""
 GOING_S = 10.0
 VERDICT_S = 10.0
 """So long it may take until the queue tells how a job has ended."""
@@ -122,6 +125,8 @@ class JobKeeper:
         self.made = 0
         self.failure: N2VScaleError | None = None
         self.failed_starts: Counter[str] = Counter()
+        self.failed = 0
+        """Starts, in all."""
         self.refused, self.refused_at = 0, -math.inf
         self.alone_since = time.monotonic()
         self.spoken = time.monotonic()
@@ -156,8 +161,9 @@ class JobKeeper:
         left = [entry for entry in self.entries if entry.connected or entry.retired]
         while left and time.monotonic() < until:
             time.sleep(0.5)
-            states = self.ask([entry.number for entry in left]) or {}
-            left = [e for e in left if not states.get(e.number, e.state).over]
+            states = self.ask([entry.number for entry in left])
+            if states is not None:
+                left = [e for e in left if not states.get(e.number, UNKNOWN).over]
         self._apart(self._cancel, left)
 
     @staticmethod
@@ -203,6 +209,8 @@ class JobKeeper:
         while self.failure is None:
             try:
                 self.look()
+            except N2VScaleError as error:  # the settings do not suit, or a package is missing
+                self.failure = self.failure or error
             except Exception as error:  # whatever it is, the driver has to be told
                 if not self.stopping.is_set():
                     self.failure = self.failure or ClusterError(
@@ -238,12 +246,16 @@ class JobKeeper:
             return
         for entry in self.entries:
             found = states.get(entry.number)
-            if found is None and not entry.seen and self.asked - entry.since < VERDICT_S:
-                continue  # it was submitted this moment
+            if found is None and (entry.connected or self._is_new(entry)):
+                continue
             lost = replace(UNKNOWN, node=entry.state.node, restarts=entry.state.restarts)
             if (found or lost) != entry.state:
                 self.changed = self.asked
             entry.state = found or lost
+
+    def _is_new(self, entry: Entry) -> bool:
+        """Whether it was submitted this moment, so that the queue may not know it yet."""
+        return not entry.seen and self.asked - entry.since < VERDICT_S
 
     def _note_workers(self) -> None:
         names, now = list(self.workers()), time.monotonic()
@@ -282,6 +294,9 @@ class JobKeeper:
         if entry.worked or lasted or (entry.seen and entry.state.state is State.DONE):
             return
         self.failed_starts[entry.node] += 1
+        self.failed += 1
+        if self.failed > FAILED_STARTS:  # elsewhere others do work; do not flood the queue
+            self.refused_at = time.monotonic()
         if self.failed_starts[entry.node] < FAILED_STARTS:
             self.say(
                 f"job {entry.number} ended on {entry.node} without having done anything "
@@ -327,11 +342,13 @@ class JobKeeper:
         if time.monotonic() - self.refused_at < REFUSED_WAIT_S:
             return
         for _ in range(missing):
+            if self.stopping.is_set():
+                return
             self.made += 1
             name = f"n2v-{self.made}"
             job = self.make(name)
             try:
-                asyncio.run(job.start())
+                asyncio.run(asyncio.wait_for(job.start(), PROGRAM_S))
             except (RuntimeError, OSError, ValueError) as error:
                 self._refuse(error)
                 return
@@ -353,22 +370,28 @@ class JobKeeper:
         """Jobs that have not begun first, then workers that have nothing in hand."""
         if surplus <= 0:
             return
-        waiting = [e for e in self.entries if not e.connected and not e.retired and not e.seen]
+        staying = [e for e in self.entries if not e.retired and not e.connected]
+        waiting = [e for e in staying if not e.seen or e.state.state is State.WAITING]
         some = waiting[-surplus:]
         for entry in some:
             entry.retired = True
         self._cancel(some)
         if surplus > len(some):
             idle = [name for name, tasks in self.workers().items() if not tasks]
-            names = idle[: surplus - len(some)]
+            names = [name for name in idle if self._stays(name)][: surplus - len(some)]
             for entry in filter(None, map(self._entry, names)):
                 entry.retired = True
             if names:
                 self.retire(names)
 
+    def _stays(self, worker: str) -> bool:
+        entry = self._entry(worker)
+        return entry is not None and not entry.retired
+
     def _cancel(self, entries: list[Entry]) -> None:
         async def close() -> None:
-            await asyncio.gather(*(e.job.close() for e in entries), return_exceptions=True)
+            closing = (asyncio.wait_for(e.job.close(), PROGRAM_S) for e in entries)
+            await asyncio.gather(*closing, return_exceptions=True)
 
         if entries:
             with suppress(OSError, RuntimeError):
@@ -390,6 +413,8 @@ def _patience(alone_s: float) -> float:
 
 def of_program(error: Exception) -> str:
     """What the program itself said, out of dask-jobqueue's account of it."""
+    if isinstance(error, TimeoutError):
+        return f"its program does not answer within {clock(PROGRAM_S)}"
     if isinstance(error, FileNotFoundError):
         return f"{error.filename} is not installed here: run this on a login node"
     text = str(error)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import shlex
 import signal
 import sys
 import warnings
@@ -17,6 +20,18 @@ from n2v_scale.errors import ClusterError, ConfigError
 DEATH_TIMEOUT_S = 120
 """A worker that finds no scheduler for so long ends, and so does its job."""
 NAME = "n2v-scale"
+_ERRORS = re.compile(r"\.(err|e\d+|stderr)\b")
+"""In the name of a log: what was written as errors, not as output."""
+_OWN_GPU = {
+    "slurm": r"^-G|^--gpus|^--(gres|tres)\S*[=:, ]\S*gpu",
+    "lsf": r"^-gpu|ngpus",
+    "sge": r"^-l .*gpu",
+    "oar": "gpu",
+    "htcondor": "^request_gpus",
+}
+"""Directives that ask for a GPU; a partition or queue may be called gpu too."""
+_OWN_RESOURCES = {"pbs": "select=", "moab": "nodes="}
+"""In a directive that says all of what ours would."""
 
 
 class Job(Protocol):
@@ -57,7 +72,7 @@ class Jobs:
         ConfigError
             When the settings do not suit the batch system.
         """
-        chosen = {
+        chosen: dict[str, Any] = {
             "scheduler": self.scheduler,
             "name": name,
             "job_name": NAME,
@@ -65,7 +80,7 @@ class Jobs:
             "memory": f"{self.settings.memory}B",
             "processes": 1,
             "nanny": True,
-            "python": self.settings.python or sys.executable,
+            "python": self.settings.python or shlex.quote(sys.executable),
             "worker_command": "n2v_scale.worker",
             "worker_extra_args": self._worker_options(),
             "death_timeout": DEATH_TIMEOUT_S,
@@ -74,19 +89,25 @@ class Jobs:
             "job_script_prologue": list(self.settings.prologue),
             **_for_system(self.settings),
         }
+        if self.settings.system == "oar":  # dask-jobqueue leaves its logs in the current folder
+            logs = f"{self.logs}/{NAME}-%jobid%"
+            chosen["job_extra_directives"] += [f"-O {logs}.out", f"-E {logs}.err"]
         given = {key: value for key, value in chosen.items() if value is not None}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # OAR's, of memory that it does not book
             try:
                 made: Job = _job_class(self.settings.system)(**given)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, OSError) as error:
                 raise ConfigError(f"{self.settings.system}: {error}") from error
         return made
 
     def log(self, job_id: str) -> Path | None:
         """The file with a job's last words, once it has said any."""
-        found = [path for path in self.logs.glob(f"*{job_id}*") if path.stat().st_size]
-        return max(found, key=lambda path: path.suffix in (".err", ".e"), default=None)
+        # At the end: job 2 is neither 12 nor what n2v is called after.
+        whole = re.compile(rf"(-|\.[eo]){re.escape(job_id)}(\.[a-z]+)?$")
+        found = [path for path in self.logs.glob("*") if whole.search(path.name)]
+        said = sorted(path for path in found if path.stat().st_size)
+        return max(said, key=lambda path: _ERRORS.search(path.name) is not None, default=None)
 
     def _worker_options(self) -> list[str]:
         """Behind dask-jobqueue's own; of an option that is said twice, the last counts."""
@@ -96,7 +117,7 @@ class Jobs:
         options += ["--walltime", f"{self.settings.walltime:.0f}"]
         if self.settings.interface:
             options += ["--interface", self.settings.interface]
-        return [*options, *self.tls]
+        return [*options, *map(shlex.quote, self.tls)]
 
 
 def _for_system(settings: ClusterSettings) -> dict[str, Any]:
@@ -121,17 +142,23 @@ def _for_system(settings: ClusterSettings) -> dict[str, Any]:
     own = systems[settings.system]
     if settings.system != "htcondor":
         own["queue"] = settings.partition
-        own["walltime"] = _clock(settings.walltime, seconds=settings.system != "lsf")
+        own["walltime"] = _clock(settings.walltime, minutes_only=settings.system == "lsf")
     own["job_extra_directives"] = _directives(settings)
+    resources = _OWN_RESOURCES.get(settings.system)
+    if resources and any(resources in line for line in settings.directives):
+        own["job_directives_skip"] = [resources]
     return own
 
 
 def _directives(settings: ClusterSettings) -> list[str] | dict[str, str]:
     """The user's own, and a GPU's, where they do not ask for one themselves."""
-    given = list(settings.directives)
+    given = [line.strip() for line in settings.directives]
     gpu = {"slurm": "--gres=gpu:1", "lsf": '-gpu "num=1"', "sge": "-l gpu=1"}
-    if settings.gpus and not any("gpu" in line.lower() for line in given):
-        if settings.system in gpu:
+    asked = re.compile(_OWN_GPU.get(settings.system, "gpu"), re.IGNORECASE)
+    if settings.gpus and not any(asked.search(line) for line in given):
+        if settings.system == "slurm" and any(map(_is_gres, given)):  # the last one counts alone
+            given = [f"{line},gpu:1" if _is_gres(line) else line for line in given]
+        elif settings.system in gpu:
             given.append(gpu[settings.system])
         elif settings.system == "htcondor":
             given.append("request_gpus = 1")
@@ -144,10 +171,17 @@ def _directives(settings: ClusterSettings) -> list[str] | dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in given)}
 
 
-def _clock(total: float, *, seconds: bool) -> str:
-    minutes, rest = divmod(round(total), 60)
+def _is_gres(line: str) -> bool:
+    return line.startswith("--gres=")
+
+
+def _clock(total: float, *, minutes_only: bool) -> str:
+    """Rounded up: a job that ends before its worker expects it loses what the worker does."""
+    minutes, rest = divmod(math.ceil(total), 60)
+    if minutes_only:
+        minutes, rest = minutes + (rest > 0), 0
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}" + (f":{rest:02}" if seconds else "")
+    return f"{hours:02}:{minutes:02}" + ("" if minutes_only else f":{rest:02}")
 
 
 @contextmanager

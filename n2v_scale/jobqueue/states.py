@@ -76,8 +76,9 @@ def ask_slurm(jobs: Iterable[str]) -> dict[str, JobState] | None:
         return None
     found = {}
     for line in said.splitlines():
-        number, word, restarts, node, reason = [part.strip() for part in line.split("|")][:5]
-        if number in wanted:
+        number, *told_of = [part.strip() for part in line.split("|")]
+        if number in wanted and len(told_of) >= 4:
+            word, restarts, node, reason = told_of[:4]
             state = _SLURM.get(word, State.ENDED)
             told = word if reason in ("", "None") else f"{word} ({reason})"
             count = int(restarts) if restarts.isdigit() else 0
@@ -95,6 +96,8 @@ class _Program:
     waiting: tuple[str, ...]
     running: tuple[str, ...]
     ending: tuple[str, ...] = ()
+    done: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
 
 
 _PROGRAMS: Mapping[str, _Program] = {
@@ -106,12 +109,15 @@ _PROGRAMS: Mapping[str, _Program] = {
         r"State:\s*(?P<state>\w+)",
         ("Idle", "Hold", "Deferred", "BatchHold", "UserHold", "SystemHold"),
         ("Running", "Starting", "Suspended", "Migrated"),
+        done=("Completed",),
+        taken=("Removed", "Vacated"),
     ),
     "lsf": _Program(
         ("bjobs", "-noheader", "-o", "stat"),
         r"(?P<state>\w+)",
         ("PEND", "PSUSP", "WAIT"),
         ("RUN", "USUSP", "SSUSP", "UNKWN", "ZOMBI", "PROV"),
+        done=("DONE",),
     ),
     "sge": _Program(("qstat", "-j"), r"(?P<state>job_number)", (), ("job_number",)),
     "oar": _Program(
@@ -120,15 +126,28 @@ _PROGRAMS: Mapping[str, _Program] = {
         ("Waiting", "Hold", "toLaunch", "Launching", "toAckReservation"),
         ("Running", "Suspended", "Resuming"),
         ("Finishing", "toError"),
+        done=("Terminated",),
     ),
     "htcondor": _Program(
-        ("condor_q", "-format", "%d", "JobStatus"), r"(?P<state>\d)", ("1", "5"), ("2", "6", "7")
+        ("condor_q", "-format", "%d", "JobStatus"),
+        r"(?P<state>\d)",
+        ("1", "5"),
+        ("2", "6", "7"),
+        done=("4",),
+        taken=("3",),
     ),
 }
 
 
+_UNREACHED = re.compile(
+    "connect|contact|communicat|commlib|timed out|timeout|unreachable|refused|is down|not respond",
+    re.IGNORECASE,
+)
+"""In the words of a program whose server is away: its jobs run on, unlike one that is unknown."""
+
+
 def ask_program(system: str, jobs: Iterable[str]) -> dict[str, JobState] | None:
-    """Of the systems that have to be asked for each job; none of them tells why one has ended."""
+    """Of the systems that have to be asked for each job; few of them tell why one has ended."""
     program, found = _PROGRAMS[system], {}
     for number in jobs:
         said = _said(*program.command, number, failing="")
@@ -136,7 +155,8 @@ def ask_program(system: str, jobs: Iterable[str]) -> dict[str, JobState] | None:
             return None
         match = re.search(program.letters, said)
         if match:
-            found[number] = JobState(_state(program, match["state"]), match["state"])
+            state = _state(program, match["state"])
+            found[number] = JobState(state, f"{state.value} ({match['state']})")
     return found
 
 
@@ -145,7 +165,11 @@ def _state(program: _Program, letters: str) -> State:
         return State.WAITING
     if letters in program.running:
         return State.RUNNING
-    return State.ENDING if letters in program.ending else State.ENDED
+    if letters in program.ending:
+        return State.ENDING
+    if letters in program.done:
+        return State.DONE
+    return State.TAKEN if letters in program.taken else State.ENDED
 
 
 def asking(system: str) -> Ask:
@@ -156,11 +180,20 @@ def asking(system: str) -> Ask:
 
 
 def _said(*command: str, failing: str | None = None) -> str | None:
-    """What a command prints; ``failing`` when it refuses, None when it is absent or hangs."""
+    """What a command prints; ``failing`` when it refuses, None when it is absent, hangs, or does
+    not reach its server.
+    """
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=ASK_TIMEOUT_S, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=ASK_TIMEOUT_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout if done.returncode == 0 else failing
+    if done.returncode == 0:
+        return done.stdout
+    return None if _UNREACHED.search(done.stderr) else failing

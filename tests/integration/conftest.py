@@ -98,6 +98,8 @@ class Scene:
     def predict(self, path: Path, **more: Any) -> Summary:
         """The run, in this process, on workers that nobody disturbs."""
         options = {"client": self.client, **self.options, **more}
+        if options["client"] is not None:
+            options.pop("workers", None)  # it has those that it has
         return predict(self.volume, self.model, path, **options)
 
     def arguments(self, path: Path, *more: str) -> list[str]:
