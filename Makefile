@@ -5,18 +5,23 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 JOBS ?= 2
 
-.PHONY: demo test kills check lint types layers clean
+.PHONY: demo test kills workflows check lint types layers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/n2v-scale demo $(DEMO)
 
 # Two processes of one thread each: on two cores they take two thirds of the time that one takes.
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/integration -n $(JOBS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/integration -m 'not workflows' \
+		-n $(JOBS) --dist worksteal
 
 # Real processes killed at random moments, full disks: minutes, and the better for an idle machine.
 kills: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/integration
+
+# The workflow managers that workflows/ has files for, executed.
+workflows: $(VENV)/.workflows
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/workflows -m workflows
 
 check: lint types layers
 
@@ -39,6 +44,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/.workflows: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[workflows]'
 	touch $@
 
 clean:
