@@ -1,15 +1,15 @@
 """Denoise as one lazy step between a filter and a measurement, computed once.
 
 Voxels that outshine their neighbours (hot pixels) are replaced by a median of dask-image, the rest
-is denoised by ``n2v_scale.denoise``, what is brighter than a threshold is labelled across chunks by
-dask-image, and every object is measured. Nothing is computed before the last line, and then each
-chunk once; of a smoothing filter before the denoising step the model could not tell noise.
+is denoised by ``n2v_scale.denoise``, and every object that is brighter than a threshold is
+measured, across chunks. Nothing is computed before the table is asked for, and then each chunk
+once. (The filter is no smoothing one: from smoothed noise a model cannot tell what noise is.)
 
 Run: python workflows/python/lazy_step.py volume.zarr model.n2v objects.csv
 
-The labels of an object that crosses chunks are known when all chunks are: dask holds the denoised
-volume until then. What does not fit in memory is predicted first (``n2v-scale predict``), and this
-is run on its output with ``--denoised``.
+With ``--threshold`` a chunk is forgotten once it is measured. Without, dask holds the denoised
+volume in memory until it knows its mean and spread. What is denoised already is measured with
+``--denoised``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
-from dask_image import ndfilters, ndmeasure
+from dask_image import ndfilters
+from scipy import ndimage
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 import n2v_scale
 
@@ -33,11 +36,12 @@ SPREADS = 2.0
 
 
 class Part(NamedTuple):
-    """What one chunk knows of the objects in it; one row an object."""
+    """What one chunk knows of the objects in it."""
 
-    labels: npt.NDArray[np.int64]
     sums: npt.NDArray[np.float64]
-    """Columns: voxels, brightness, z, y, x."""
+    """One row an object; columns: voxels, brightness, z, y, x."""
+    faces: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
+    """By axis, the labels (row + 1, or 0) in its first plane and in its last."""
 
 
 def opened(address: str, channel: int) -> da.Array:
@@ -63,40 +67,75 @@ def without_hot_pixels(noisy: da.Array, times: float) -> da.Array:
 
 
 def objects(image: da.Array, threshold: float | None) -> Any:
-    """A delayed table of what is brighter: label, voxels, mean, z, y, x; one row an object."""
-    level = image.mean() + SPREADS * image.std() if threshold is None else threshold
-    labels, _ = ndmeasure.label(image > level)
+    """A delayed table of what is brighter: voxels, mean, z, y, x; one row an object."""
+    chunks = image.to_delayed()
+    level = threshold
+    if threshold is None:
+        level = dask.delayed(usual_level)([dask.delayed(moments)(c) for c in chunks.flat])
     starts = [np.cumsum([0, *sizes])[:-1].tolist() for sizes in image.chunks]
-    chunks, values = labels.to_delayed(), image.to_delayed()
     parts = [
         dask.delayed(measured)(
-            chunks[index], values[index], [s[i] for s, i in zip(starts, index, strict=True)]
+            chunks[index], level, [s[i] for s, i in zip(starts, index, strict=True)]
         )
         for index in np.ndindex(*chunks.shape)
     ]
-    return dask.delayed(joined)(parts)
+    return dask.delayed(joined)(parts, chunks.shape)
 
 
-def measured(labels: npt.NDArray[Any], values: npt.NDArray[Any], start: list[int]) -> Part:
+def moments(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Number, sum and sum of squares."""
+    wide = values.astype(np.float64)
+    return np.array([wide.size, wide.sum(), (wide**2).sum()])
+
+
+def usual_level(found: Sequence[npt.NDArray[np.float64]]) -> float:
+    """Two standard deviations above the mean."""
+    number, total, squares = np.sum(found, axis=0)
+    mean = total / number
+    return float(mean + SPREADS * np.sqrt(squares / number - mean**2))
+
+
+def measured(values: npt.NDArray[Any], level: float, start: Sequence[int]) -> Part:
     """The objects of one chunk, which begins at ``start``."""
+    labels, number = ndimage.label(values > level)
     where = np.nonzero(labels)
-    found, rows = np.unique(labels[where], return_inverse=True)
     places = [inside + first for inside, first in zip(where, start, strict=True)]
-    columns = [np.ones(len(rows)), values[where], *places]
-    sums = [np.bincount(rows, weights=column, minlength=len(found)) for column in columns]
-    return Part(found.astype(np.int64), np.stack(sums, axis=1))
+    columns = [np.ones(len(where[0])), values[where], *places]
+    rows = labels[where] - 1
+    sums = [np.bincount(rows, weights=column, minlength=number) for column in columns]
+    faces = [(labels.take(0, axis), labels.take(-1, axis)) for axis in range(3)]
+    return Part(np.stack(sums, axis=1), faces)
 
 
-def joined(parts: Sequence[Part]) -> list[tuple[float, ...]]:
-    """The table, from what the chunks know."""
-    labels, rows = np.unique(np.concatenate([p.labels for p in parts]), return_inverse=True)
-    sums = np.zeros((len(labels), 5))
-    np.add.at(sums, rows, np.concatenate([p.sums for p in parts]))
-    means = sums[:, 1:] / sums[:, :1]
+def joined(parts: Sequence[Part], grid: tuple[int, int, int]) -> list[tuple[float, ...]]:
+    """The table: objects of neighbouring chunks that touch are one."""
+    sums = np.concatenate([part.sums for part in parts])
+    if not len(sums):
+        return []
+    first, second = touching(parts, grid)
+    links = coo_matrix((np.ones(len(first)), (first, second)), shape=(len(sums), len(sums)))
+    number, rows = connected_components(links, directed=False)
+    whole = np.zeros((number, sums.shape[1]))
+    np.add.at(whole, rows, sums)
+    means = whole[:, 1:] / whole[:, :1]
     return [
-        (int(label), int(voxels), *(round(float(m), 3) for m in row))
-        for label, voxels, row in zip(labels, sums[:, 0], means, strict=True)
+        (int(voxels), *(round(float(m), 3) for m in row))
+        for voxels, row in zip(whole[:, 0], means, strict=True)
     ]
+
+
+def touching(parts: Sequence[Part], grid: tuple[int, int, int]) -> npt.NDArray[np.int64]:
+    """(2, pairs): rows of all chunks' objects that share a face between two chunks."""
+    offsets = np.cumsum([0, *(len(part.sums) for part in parts)])
+    numbers = np.arange(len(parts)).reshape(grid)
+    pairs = [np.empty((2, 0), np.int64)]
+    for axis, n in enumerate(grid):
+        before, after = numbers.take(range(n - 1), axis), numbers.take(range(1, n), axis)
+        for a, b in zip(before.flat, after.flat, strict=True):
+            last, first = parts[a].faces[axis][1], parts[b].faces[axis][0]
+            both = (last > 0) & (first > 0)
+            pairs.append(np.stack([last[both] - 1 + offsets[a], first[both] - 1 + offsets[b]]))
+    return np.concatenate(pairs, axis=1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -120,8 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     with given.table.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["label", "voxels", "mean", "z", "y", "x"])
-        writer.writerows(row for row in table if row[1] >= given.smallest)
+        writer.writerow(["voxels", "mean", "z", "y", "x"])
+        writer.writerows(row for row in table if row[0] >= given.smallest)
 
 
 if __name__ == "__main__":
