@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from contextlib import nullcontext
 from itertools import count
 
 import click
@@ -20,8 +21,12 @@ SILENT = {"simulate"}
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
+def run(monkeypatch, capsys, client):
+    """Run the command line in this process, on threads: (exit code, stdout, stderr)."""
+    for module in ("execution", "verification"):
+        monkeypatch.setattr(
+            f"n2v_scale.{module}.local_client", lambda *_, **__: nullcontext(client)
+        )
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["n2v-scale", *map(str, arguments)])

@@ -53,7 +53,8 @@ class Workflow:
         return [sys.executable, "-m", "snakemake", *where, "--configfile", file, *more]
 
     def start(self, *more):
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        first = [str(self.folder / "bin"), str(Path(sys.executable).parent)]
+        path = os.pathsep.join([*first, os.environ["PATH"]])
         return subprocess.Popen(
             self.command(*more),
             env={**os.environ, "PATH": path},
@@ -209,6 +210,14 @@ def test_what_is_missing_is_named(snakefile, stacks, tmp_path):
     assert "output is not set" in said
 
 
+def find_slurm_again(folder):
+    """Snakemake's jobs forget all SLURM_*, and a SLURM that is not in /etc is found by one."""
+    folder.mkdir()
+    script, real = folder / "srun", shutil.which("srun")
+    script.write_text(f'#!/bin/sh\nSLURM_CONF={os.environ["SLURM_CONF"]} exec {real} "$@"\n')
+    script.chmod(0o755)
+
+
 @pytest.mark.slurm
 @pytest.mark.skipif(
     not os.environ.get("SLURM_CONF") or shutil.which("sbatch") is None,
@@ -218,11 +227,13 @@ def test_every_rule_is_a_job_of_slurm(snakefile, stacks, tmp_path):
     pytest.importorskip("snakemake_executor_plugin_slurm")
     workflow = Workflow(snakefile, tmp_path, stacks)
     profile = snakefile.parent / "profiles" / "slurm"
+    find_slurm_again(tmp_path / "bin")
     quick = ["--seconds-between-status-checks", "1", "--latency-wait", "20"]
     quick += ["--slurm-init-seconds-before-status-checks", "1"]
-    here = ["--slurm-no-account", "--slurm-status-command", "squeue"]  # there is no database
+    here = ["--slurm-status-command", "squeue"]  # there is no database
     resources = ["train:gres=gpu:1", "train:slurm_partition=urgent"]
     few = [f"{rule}:mem_mb=1000" for rule in ("import_volume", *STEPS[1:])]
+    few += ["--set-threads", "train=8", "predict=6"]
     code, said = workflow.run(
         "--profile", profile, *quick, *here, "--set-resources", *resources, *few
     )
@@ -239,5 +250,5 @@ def test_every_rule_is_a_job_of_slurm(snakefile, stacks, tmp_path):
     assert all(states[0] == "COMPLETED" for states in found.values())
     assert found["rule_train"][1] == "urgent"
     assert found["rule_train"][2] == "1000M"
-    assert found["rule_train"][3] == "8"
+    assert (found["rule_train"][3], found["rule_predict"][3]) == ("8", "6")
     assert "gpu" in found["rule_train"][4]
