@@ -219,6 +219,7 @@ def find_slurm_again(folder):
 
 
 @pytest.mark.slurm
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(
     not os.environ.get("SLURM_CONF") or shutil.which("sbatch") is None,
     reason="no SLURM: SLURM_CONF is not set, or there is no sbatch",
