@@ -5,22 +5,27 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 JOBS ?= 2
 
-.PHONY: demo test kills slurm check lint types layers clean
+.PHONY: demo test kills slurm workflows check lint types layers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/n2v-scale demo $(DEMO)
 
 # Two processes of one thread each: on two cores they take two thirds of the time that one takes.
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/integration --ignore tests/slurm -n $(JOBS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/integration --ignore tests/slurm \
+		-m 'not workflows and not slurm' -n $(JOBS) --dist worksteal
 
 # Real processes killed at random moments, full disks: minutes, and the better for an idle machine.
 kills: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/integration
 
+# The workflow managers that workflows/ has files for, executed.
+workflows: $(VENV)/.workflows
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/workflows -m 'workflows and not slurm'
+
 # On a real SLURM of three nodes, which is installed and brought up on this machine for so long.
-slurm: $(VENV)/.installed
-	tests/slurm/with-slurm.sh $(BIN)/python -m pytest tests/slurm
+slurm: $(VENV)/.workflows
+	tests/slurm/with-slurm.sh $(BIN)/python -m pytest tests/slurm tests/workflows -m slurm
 
 check: lint types layers
 
@@ -43,6 +48,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/.workflows: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[workflows]'
 	touch $@
 
 clean:

@@ -36,12 +36,25 @@ from n2v_scale.options import (
     selection,
     storage,
 )
-from n2v_scale.shell import say_written, show_progress, volume_of
+from n2v_scale.shell import say_summary, show_progress, volume_of
 
 INTERRUPTED = 130
+EXIT_CODES = {
+    0: "done; --json prints one JSON object on stdout, and nothing else",
+    1: "a mistake in what was asked, or a place that cannot be read or written",
+    2: "wrong usage of the command line",
+    3: "incomplete: the same command computes what is missing",
+    INTERRUPTED: "interrupted (Ctrl-C, SIGTERM): the same command goes on",
+}
+EPILOG = "\n".join(
+    ["\b", "Exit codes:", *(f"  {code:<3}  {what}" for code, what in EXIT_CODES.items())]
+)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EPILOG,
+)
 @click.version_option(__version__, prog_name="n2v-scale")
 @click.option("-v", "--verbose", count=True, help="Show logs; twice for more.")
 def cli(verbose: int) -> None:
@@ -61,12 +74,15 @@ def cli(verbose: int) -> None:
 @click.argument("source")
 @click.argument("output")
 @click.option("--voxel-size", type=FloatTriple(), help="Micrometers along z,y,x, if not stored.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @selection
 @storage
 @overwriting
 @remote
 @on_cluster
-def import_command(source: str, output: str, voxel_size: Any, **options: Any) -> None:
+def import_command(
+    source: str, output: str, voxel_size: Any, as_json: bool, **options: Any
+) -> None:
     """Copy any readable volume into a sharded, pyramidal OME-Zarr.
 
     SOURCE is a TIFF file, a folder of TIFF planes, a zarr array or an OME-Zarr. Voxels stay as
@@ -80,7 +96,7 @@ def import_command(source: str, output: str, voxel_size: Any, **options: Any) ->
 
     volume = volume_of(source, options, voxel_size=voxel_size)
     summary = import_volume(volume, output, progress=show_progress(), **given(**options))
-    say_written(summary)
+    say_summary(summary, as_json=as_json)
 
 
 @cli.command()
@@ -150,7 +166,10 @@ def simulate(noisy: str, clean: str | None, overwrite: bool, **parameters: Any) 
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random."
 )
-def demo(folder: str, minutes: float, shape: tuple[int, int, int], seed: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def demo(
+    folder: str, minutes: float, shape: tuple[int, int, int], seed: int, as_json: bool
+) -> None:
     """Simulate, train, predict, evaluate and draw a picture: the tool in one command.
 
     \b
@@ -162,7 +181,7 @@ def demo(folder: str, minutes: float, shape: tuple[int, int, int], seed: int) ->
     result = run_demo(
         Path(folder), minutes=minutes, shape=shape, seed=seed, progress=show_progress()
     )
-    click.echo(result.text())
+    click.echo(json.dumps(result.to_dict()) if as_json else result.text())
 
 
 for command in (diagnose, evaluate, train, plan, predict, baseline, verify, pyramid, cluster):

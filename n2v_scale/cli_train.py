@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -94,12 +95,13 @@ NETS = ["filter-unet", "unet", "blind-unet", "branch-unet", "filter"]
 @click.option("--threads", type=click.IntRange(1), help="Torch threads. Default: from the cores.")
 @click.option("--config", type=click.Path(), help="TOML file with these options.")
 @click.option("--overwrite", is_flag=True, help="Begin afresh, whatever is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @camera
 @selection
 @remote
 @submittable
 @on_cluster
-def train(volumes: tuple[str, ...], output: str, **options: Any) -> None:
+def train(volumes: tuple[str, ...], output: str, as_json: bool, **options: Any) -> None:
     """Train a 3D Noise2Void model on noisy volumes.
 
     No option is needed: network, patches and schedule follow from the volume. Interrupted, the
@@ -111,16 +113,13 @@ def train(volumes: tuple[str, ...], output: str, **options: Any) -> None:
       n2v-scale train monday.zarr tuesday.zarr -o model.n2v --minutes 20 --channel 0
     """
     from n2v_scale.api import train as train_volumes
+    from n2v_scale.train_summary import summary_of, version
 
     selected = {name: options.pop(name) for name in (*SELECTION, "storage_options")}
     opened = [volume_of(volume, dict(selected)) for volume in volumes]
+    before = version(output)
     model = train_volumes(opened, output, progress=show_progress(), **given(**options))
     if os.environ.get("RANK", "0") != "0":  # of several processes, one speaks
         return
-    card = model.card
-    held_out = [row["held_out"] for row in card.history if "held_out" in row]
-    loss = f"; held-out loss {held_out[0]:.4f} -> {min(held_out):.4f}" if held_out else ""
-    click.echo(
-        f"{output}: {card.method}, {card.network} of {card.parameters:,} parameters, "
-        f"{card.training['steps_done']} steps{loss}"
-    )
+    summary = summary_of(output, model.card, already_finished=version(output) == before)
+    click.echo(json.dumps(summary.to_dict()) if as_json else summary.text())

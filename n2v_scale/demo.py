@@ -40,6 +40,10 @@ class DemoResult:
     seconds: float
     picture: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
     def text(self) -> str:
         """For the terminal."""
         sigma = ", ".join(f"{s:.2g}" for s in self.gaussian_sigma)
@@ -139,7 +143,7 @@ def run_demo(
         perf_counter() - started,
         os.fspath(picture),
     )
-    (folder / "demo.json").write_text(json.dumps(asdict(result), indent=2) + "\n")
+    (folder / "demo.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n")
     return result
 
 
