@@ -146,6 +146,7 @@ def job_client(
             partial(_retire, client),
             scripts.log,
             client.close,
+            scripts.avoid,
             most=jobs,
             tasks=tasks,
             wait_s=settings.wait,

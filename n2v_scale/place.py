@@ -87,6 +87,11 @@ class Place:
         place = self.settings
         if settings.workers is not None:
             raise ConfigError("--workers is for this machine: a cluster of jobs has --jobs")
+        if settings.memory is not None and settings.memory > place.memory:
+            raise ConfigError(
+                f"--memory {settings.memory / 1e9:.1f} GB is more than a job has, "
+                f"{place.memory / 1e9:.1f} GB: leave it out, or give jobs more (memory = …)"
+            )
         return Budget(
             settings.memory or int(MEMORY_SHARE * place.memory),
             place.jobs,

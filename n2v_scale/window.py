@@ -112,12 +112,14 @@ def run_window(
     items: Iterable[Item],
     *,
     crew: Crew | None = None,
+    proven: bool = False,
 ) -> Iterator[Outcome[Item]]:
     """Apply ``function`` to every item on the cluster; one outcome an item, as they come.
 
     An item that fails is tried again after others, three times in all; then its failure is an
     outcome like another, and the others go on. Futures that are still open when the caller stops
-    early are cancelled.
+    early are cancelled. Where the function is ``proven``, as it has succeeded on other items before,
+    a run goes on although all that is left fails.
 
     Raises
     ------
@@ -142,7 +144,7 @@ def run_window(
             open_tries[future] = attempt
             running.add(future)
 
-    health, finished = _Health(), 0
+    health, finished = _Health(proven=proven), 0
     try:
         submit()
         first = set(open_tries)
@@ -246,7 +248,9 @@ class _Queue(Generic[Item]):
 class _Health:
     """Whether a run gets anywhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, proven: bool = False) -> None:
+        self.proven = proven
+        """Whether the same has succeeded before: what is left may be only what failed then."""
         self.succeeded = self.failed = self.streak = 0
         self.lost: set[str] = set()
         """Workers that were lost with items."""
@@ -262,7 +266,8 @@ class _Health:
             return  # put off to the end, where failures gather; or beside one that is counted
         self.failed += 1
         self.streak += 1
-        nothing_works = self.failed >= GIVE_UP_AFTER and not self.succeeded and first_is_over
+        hopeless = not (self.succeeded or self.proven)
+        nothing_works = self.failed >= GIVE_UP_AFTER and hopeless and first_is_over
         most = STREAK_OF_INPUT if isinstance(outcome.error, InputError) else STREAK
         if nothing_works or self.streak >= max(most, 2 * window):
             raise _fault(outcome.error, since_the_start=not self.succeeded)

@@ -120,4 +120,4 @@ def test_a_worker_finishes_what_it_has_begun_and_goes(monkeypatch: pytest.Monkey
         assert [number for number, name in started if name == 0] == [0]
         assert sorted(number for number, _ in started) == [0, 1, 2]  # nothing began twice
         assert names == [0, 1, 1]
-        assert first.status == Status.closed
+        until(lambda: first.status == Status.closed)

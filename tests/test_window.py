@@ -373,3 +373,10 @@ def test_there_is_an_end_to_excuses(
     (outcome,) = run_window(one_process, kills, [(0, str(file), 1000)])
     assert isinstance(outcome.error, KilledWorker)
     assert file.read_text() == "xxxx"
+
+
+def test_what_failed_before_is_tried_again_and_set_aside(client: Client) -> None:
+    """A run that goes on with nothing but damaged blocks is incomplete, and no failure."""
+    outcomes = list(run_window(client, fails, range(6), proven=True))
+    assert sorted(outcome.item for outcome in outcomes) == list(range(6))
+    assert all(isinstance(outcome.error, ValueError) for outcome in outcomes)

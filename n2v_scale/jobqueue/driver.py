@@ -11,7 +11,7 @@ from typing import Any
 
 from n2v_scale.cluster_settings import ClusterSettings
 from n2v_scale.errors import ClusterError, ConfigError
-from n2v_scale.jobqueue.keeper import of_program
+from n2v_scale.jobqueue.keeper import PROGRAM_S, of_program
 from n2v_scale.jobqueue.scripts import Jobs
 
 ONCE = """
@@ -55,8 +55,8 @@ def submit_driver(settings: ClusterSettings, arguments: Sequence[str], logs: Pat
     """
     job = driver_job(settings, arguments, logs)
     try:
-        asyncio.run(job.start())
-    except (RuntimeError, OSError, ValueError) as error:
+        asyncio.run(asyncio.wait_for(job.start(), PROGRAM_S))
+    except (RuntimeError, OSError, ValueError, TimeoutError) as error:
         raise ClusterError(f"the batch system takes no job: {of_program(error)}") from error
     return str(job.job_id)
 

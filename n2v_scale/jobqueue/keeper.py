@@ -3,7 +3,8 @@
 dask-jobqueue submits; whoever dies before it connects, is cancelled while it waits, is requeued or
 leaves in time is looked after here. A job that a person, a preemption, its walltime or a lost node
 has ended is replaced, however often. What ends by itself, before its worker has done anything,
-counts against its node, and three in a row stop the run.
+counts against its node, and after three in a row no more jobs go there. Where nothing else works,
+or the batch system cannot be told, they stop the run; so do the first three, wherever they were.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ class JobKeeper:
         Where the job of this number writes its last words.
     give_up
         Is called when no worker will come any more: whoever waits for one is to be woken.
+    avoid
+        Keeps jobs that are made from now on away from a node; False where that cannot be.
     most
         Jobs at a time.
     tasks
@@ -108,6 +111,7 @@ class JobKeeper:
         retire: Callable[[list[str]], None],
         log: Callable[[str], Path | None],
         give_up: Callable[[], Any],
+        avoid: Callable[[str], bool],
         *,
         most: int,
         tasks: int,
@@ -115,7 +119,8 @@ class JobKeeper:
         say: Callable[[str], None],
     ) -> None:
         self.make, self.ask, self.workers, self.retire, self.log = make, ask, workers, retire, log
-        self.give_up = give_up
+        self.give_up, self.avoid_node = give_up, avoid
+        self.avoided: set[str] = set()
         self.most, self.tasks, self.wait_s, self.say = most, tasks, wait_s, say
         self.wanted = most
         self.entries: list[Entry] = []
@@ -187,7 +192,7 @@ class JobKeeper:
         entry = self._entry(worker)
         if entry is not None:
             entry.worked = True
-            self.failed_starts.clear()
+            self.failed_starts.pop(entry.node, None)
 
     def excused(self, worker: str) -> bool:
         """See :class:`n2v_scale.watch.Watch`."""
@@ -293,21 +298,38 @@ class JobKeeper:
         lasted = entry.first is not None and entry.since - entry.first > LASTING_S
         if entry.worked or lasted or (entry.seen and entry.state.state is State.DONE):
             return
+        if entry.node in self.avoided:  # it was submitted before that was known
+            return
         self.failed_starts[entry.node] += 1
         self.failed += 1
         if self.failed > FAILED_STARTS:  # elsewhere others do work; do not flood the queue
             self.refused_at = time.monotonic()
-        if self.failed_starts[entry.node] < FAILED_STARTS:
+        came = any(known.seen for known in self.known.values())
+        bad_node = self.failed_starts[entry.node] >= FAILED_STARTS
+        if not bad_node and (came or self.failed < FAILED_STARTS):
             self.say(
                 f"job {entry.number} ended on {entry.node} without having done anything "
                 f"({entry.state.words}): another one goes on"
             )
             return
-        self.failure = ClusterError(
-            f"{FAILED_STARTS} jobs in a row ended on {entry.node} without having done anything; "
-            f"the last one is {entry.number}: {entry.state.words}. {self._last_words(entry)}\n"
-            "Finished blocks are kept: the same command goes on with what is missing"
+        where = f" on {entry.node}" if bad_node else ""
+        told = (
+            f"{FAILED_STARTS} jobs in a row ended{where} without having done anything; the last "
+            f"one is {entry.number}, on {entry.node}: {entry.state.words}. "
+            f"{self._last_words(entry)}"
         )
+        if bad_node and any(e.connected for e in self.entries) and self._avoid(entry.node):
+            self.say(f"{told}\nNo more jobs go to {entry.node}; the others go on")
+            return
+        self.failure = ClusterError(
+            f"{told}\nFinished blocks are kept: the same command goes on with what is missing"
+        )
+
+    def _avoid(self, node: str) -> bool:
+        if node == NOWHERE or not self.avoid_node(node):
+            return False
+        self.avoided.add(node)
+        return True
 
     def _last_words(self, entry: Entry) -> str:
         path = self.log(entry.number)

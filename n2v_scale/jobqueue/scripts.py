@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,6 +63,15 @@ class Jobs:
     logs: Path
     tls: Sequence[str] = ()
     """Options that name the files of the keys."""
+    avoided: set[str] = field(default_factory=set)
+    """Nodes that jobs keep away from."""
+
+    def avoid(self, node: str) -> bool:
+        """From now on no job goes to ``node``; False where we cannot say so."""
+        if self.settings.system != "slurm":
+            return False
+        self.avoided.add(node)
+        return True
 
     def job(self, name: str) -> Job:
         """A job whose worker is called ``name``.
@@ -92,6 +101,8 @@ class Jobs:
         if self.settings.system == "oar":  # dask-jobqueue leaves its logs in the current folder
             logs = f"{self.logs}/{NAME}-%jobid%"
             chosen["job_extra_directives"] += [f"-O {logs}.out", f"-E {logs}.err"]
+        if self.avoided:
+            chosen["job_extra_directives"] += [f"--exclude={','.join(sorted(self.avoided))}"]
         given = {key: value for key, value in chosen.items() if value is not None}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # OAR's, of memory that it does not book

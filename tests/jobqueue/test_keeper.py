@@ -79,6 +79,8 @@ class Farm:
         self.cancelled: list[str] = []
         self.retired: list[str] = []
         self.said: list[str] = []
+        self.avoided: list[str] = []
+        self.can_avoid = True
         self.silent = self.hangs = False
         self.asked = self.gave_up = 0
         self.refusal: Exception | None = None
@@ -98,6 +100,10 @@ class Farm:
     def log(self, number: str) -> Path | None:
         path = self.folder / f"{number}.err"
         return path if path.exists() else None
+
+    def avoid(self, node: str) -> bool:
+        self.avoided.append(node)
+        return self.can_avoid
 
     def give_up(self) -> None:
         self.gave_up += 1
@@ -159,6 +165,7 @@ def keeping(farm: Farm, most: int = 2, **options: Any) -> JobKeeper:
         farm.retired.extend,
         farm.log,
         farm.give_up,
+        farm.avoid,
         most=most,
         **given,
     )
@@ -358,8 +365,8 @@ def test_a_node_that_ends_every_job_stops_the_run(farm: Farm, look: Look) -> Non
         keeper.check()
     lines = str(error.value).splitlines()
     assert lines[0] == (
-        "3 jobs in a row ended on n1 without having done anything; the last one is 103: FAILED "
-        f"(NonZeroExitCode). Its log {farm.folder / '103.err'} ends with"
+        "3 jobs in a row ended on n1 without having done anything; the last one is 103, on n1: "
+        f"FAILED (NonZeroExitCode). Its log {farm.folder / '103.err'} ends with"
     )
     assert lines[1:-1] == [f"  line {n}" for n in range(18, 30)]
     assert lines[-1] == "Finished blocks are kept: the same command goes on with what is missing"
@@ -380,16 +387,51 @@ def test_a_worker_that_never_came_failed_however_it_ended(farm: Farm, look: Look
     keeper = keeping(farm, 1)
     look(keeper)
     fail_starts(farm, keeper, look, COMPLETED, COMPLETED, COMPLETED)
-    with pytest.raises(ClusterError, match="the last one is 103: COMPLETED"):
+    with pytest.raises(ClusterError, match="the last one is 103, on n1: COMPLETED"):
         keeper.check()
 
 
 def test_failures_on_several_nodes_are_not_in_a_row(farm: Farm, look: Look) -> None:
-    keeper = keeping(farm, 1)
+    keeper = keeping(farm, 2)
+    look(keeper)
+    farm.runs("102")
     look(keeper)
     other = JobState(State.ENDED, "FAILED", "n2")
-    fail_starts(farm, keeper, look, FAILED, other, FAILED, other)
+    for state in (FAILED, other, FAILED, other):
+        farm.ends(state, next(number for number in farm.open if number != "102"))
+        look(keeper, 40)
     keeper.check()
+
+
+def test_the_first_three_failures_stop_it_wherever_they_are(farm: Farm, look: Look) -> None:
+    keeper = keeping(farm, 1)
+    look(keeper)
+    nodes = [JobState(State.ENDED, "FAILED", f"n{n}") for n in range(3)]
+    fail_starts(farm, keeper, look, *nodes)
+    with pytest.raises(ClusterError, match="3 jobs in a row ended without having done anything"):
+        keeper.check()
+
+
+@pytest.mark.parametrize("can_avoid", [True, False])
+def test_a_bad_node_is_avoided_where_others_work(farm: Farm, look: Look, can_avoid: bool) -> None:
+    farm.can_avoid = can_avoid
+    keeper = keeping(farm, 2)
+    look(keeper)
+    farm.runs("101")
+    bad = JobState(State.ENDED, "FAILED", "n2")
+    for _ in range(3):
+        look(keeper, 40)
+        farm.ends(bad, next(number for number in farm.open if number != "101"))
+    look(keeper, 40)
+    assert farm.avoided == ["n2"]
+    if can_avoid:
+        keeper.check()
+        assert "No more jobs go to n2" in farm.news[-1]
+        assert "3 jobs in a row ended on n2" in farm.news[-1]
+        assert len(farm.open) == 2
+    else:
+        with pytest.raises(ClusterError, match="3 jobs in a row ended on n2"):
+            keeper.check()
 
 
 def test_what_was_taken_is_no_failure_of_the_node(farm: Farm, look: Look) -> None:

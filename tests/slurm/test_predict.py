@@ -166,6 +166,18 @@ def test_jobs_that_fail_at_once_stop_the_run(scene: Scene, start: Start, tmp_pat
     assert not queue("PENDING", "RUNNING")
 
 
+def test_a_bad_node_gets_no_more_jobs(scene: Scene, start: Start, tmp_path: Path) -> None:
+    """The others do the work; what is wrong there is told."""
+    more = """
+prologue = ["[ $SLURMD_NODENAME != node2 ] || { echo no such disk >&2; exit 5; }"]"""
+    run = start(*scene.arguments(tmp_path / "o.zarr", scene.config(more=more), 3))
+    said = run.end()
+    scene.check(tmp_path / "o.zarr")
+    if said.count("ended on node2") >= 3:  # a short run may be over before
+        assert "No more jobs go to node2" in said
+    assert "ended on node2 without having done anything (FAILED (NonZeroExitCode))" in said
+
+
 def test_a_node_that_is_lost_costs_nothing(scene: Scene, start: Start, tmp_path: Path) -> None:
     """Marked down by its administrator; SLURM itself ends and requeues what ran there."""
     run = start(*scene.arguments(tmp_path / "o.zarr", scene.config()))
