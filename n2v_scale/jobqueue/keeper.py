@@ -34,6 +34,8 @@ REFUSALS = 5
 """So many submissions in a row that fail stop a run in which nothing is left; the first one does
 at once."""
 REFUSED_WAIT_S = 30.0
+HOLD_S = 5.0
+"""No job for so long after the first that failed at its start, and longer after others."""
 PROGRAM_S = 60.0
 """For a batch system's program to take or cancel a job."""
 RECONNECT_S = 120.0
@@ -132,7 +134,7 @@ class JobKeeper:
         self.failed_starts: Counter[str] = Counter()
         self.failed = 0
         """Starts, in all."""
-        self.refused, self.refused_at = 0, -math.inf
+        self.refused, self.held_until = 0, -math.inf
         self.alone_since = time.monotonic()
         self.spoken = time.monotonic()
         self.looking = threading.RLock()
@@ -302,8 +304,8 @@ class JobKeeper:
             return
         self.failed_starts[entry.node] += 1
         self.failed += 1
-        if self.failed > FAILED_STARTS:  # elsewhere others do work; do not flood the queue
-            self.refused_at = time.monotonic()
+        # No flood, and time for the workers of other jobs to come and prove that it is the node.
+        self.held_until = time.monotonic() + min(REFUSED_WAIT_S, HOLD_S * self.failed)
         came = any(known.seen for known in self.known.values())
         bad_node = self.failed_starts[entry.node] >= FAILED_STARTS
         if not bad_node and (came or self.failed < FAILED_STARTS):
@@ -361,7 +363,7 @@ class JobKeeper:
     # -- acting --------------------------------------------------------------------------------
 
     def _submit(self, missing: int) -> None:
-        if time.monotonic() - self.refused_at < REFUSED_WAIT_S:
+        if time.monotonic() < self.held_until:
             return
         for _ in range(missing):
             if self.stopping.is_set():
@@ -381,7 +383,7 @@ class JobKeeper:
             self.entries.append(entry)
 
     def _refuse(self, error: Exception) -> None:
-        self.refused, self.refused_at = self.refused + 1, time.monotonic()
+        self.refused, self.held_until = self.refused + 1, time.monotonic() + REFUSED_WAIT_S
         words = of_program(error)
         if self.made == 1 or (self.refused >= REFUSALS and not self.entries):
             self.failure = ClusterError(f"the batch system takes no job: {words}")

@@ -309,6 +309,7 @@ def test_a_silent_queue_changes_nothing(farm: Farm, look: Look) -> None:
     keeper.check()
     farm.silent = False
     look(keeper)
+    look(keeper)  # the first look holds further jobs
     assert len(farm.jobs) == 4
 
 
@@ -319,6 +320,7 @@ def test_a_job_that_the_queue_does_not_know(farm: Farm, look: Look) -> None:
     farm.states.clear()
     look(keeper, 3)
     assert len(farm.jobs) == 2  # submitted a moment ago
+    look(keeper)
     look(keeper)
     assert set(farm.jobs) == {"101", "102", "103"}
     look(keeper)
@@ -337,6 +339,7 @@ def test_a_worker_that_does_not_come_back(farm: Farm, look: Look) -> None:
     assert farm.cancelled == []
     look(keeper, 20)
     assert farm.cancelled == ["101"]
+    look(keeper)
     assert farm.open == ["102"]
 
 
@@ -347,6 +350,7 @@ def fail_starts(farm: Farm, keeper: JobKeeper, look: Look, *states: JobState) ->
     """One job after another ends so, before its worker has come."""
     for state in states:
         farm.ends(state, farm.open[0])
+        look(keeper)
         look(keeper)
 
 
@@ -399,7 +403,8 @@ def test_failures_on_several_nodes_are_not_in_a_row(farm: Farm, look: Look) -> N
     other = JobState(State.ENDED, "FAILED", "n2")
     for state in (FAILED, other, FAILED, other):
         farm.ends(state, next(number for number in farm.open if number != "102"))
-        look(keeper, 40)
+        look(keeper)
+        look(keeper)
     keeper.check()
 
 
@@ -420,11 +425,13 @@ def test_a_bad_node_is_avoided_where_others_work(farm: Farm, look: Look, can_avo
     farm.runs("101")
     bad = JobState(State.ENDED, "FAILED", "n2")
     for _ in range(3):
-        look(keeper, 40)
+        look(keeper)
+        look(keeper)
         farm.ends(bad, next(number for number in farm.open if number != "101"))
     look(keeper, 40)
     assert farm.avoided == ["n2"]
     if can_avoid:
+        look(keeper)
         keeper.check()
         assert "No more jobs go to n2" in farm.news[-1]
         assert "3 jobs in a row ended on n2" in farm.news[-1]
@@ -448,6 +455,7 @@ def test_work_that_is_done_begins_a_new_row(farm: Farm, look: Look) -> None:
     for _ in range(3):
         number = next(n for n in farm.open if n != "102")
         farm.ends(FAILED, number)
+        look(keeper)
         look(keeper)
         keeper.worked(worker)
     keeper.check()
@@ -505,6 +513,7 @@ def test_a_worker_that_lasted_did_not_fail_at_its_start(
         look(keeper)
         look(keeper, seconds)
         farm.ends(FAILED, number)
+        look(keeper)
         look(keeper)
     assert (keeper.failure is not None) == stops
 
@@ -739,6 +748,7 @@ def test_what_has_no_worker_is_cancelled_at_the_end(farm: Farm, look: Look) -> N
     look(keeper)
     farm.runs("101", "102")
     farm.ends(FAILED, "103")
+    look(keeper)
     look(keeper)
     keeper.stop()
     assert farm.cancelled == ["104"]
