@@ -303,6 +303,11 @@ def _submit(cluster: Any) -> None:
 
     if not cluster.batch:
         raise click.UsageError("--submit-only needs a batch system: --cluster slurm, for example")
+    if any(argument.startswith("--storage-option") for argument in sys.argv):
+        raise click.UsageError(
+            "--storage-option may be a secret, and would be written into the job's script: leave "
+            "it to the environment (AWS_ACCESS_KEY_ID, …), which the job inherits"
+        )
     logs = shared_folder(cluster) / "logs"
     arguments = [argument for argument in sys.argv[1:] if argument != "--submit-only"]
     number = submit_driver(cluster, arguments, logs)

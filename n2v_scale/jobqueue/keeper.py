@@ -13,7 +13,7 @@ import asyncio
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -265,9 +265,11 @@ class JobKeeper:
         return not entry.seen and self.asked - entry.since < VERDICT_S
 
     def _note_workers(self) -> None:
-        names, now = list(self.workers()), time.monotonic()
+        now, of_job = time.monotonic(), defaultdict(list)
+        for name in self.workers():
+            of_job[_job_of(name)].append(name)
         for entry in self.entries:
-            mine = [name for name in names if _job_of(name) == entry.name]
+            mine = of_job[entry.name]
             for name in mine:
                 entry.seen.setdefault(name, entry.state.restarts)
             if bool(mine) != entry.connected:
