@@ -132,7 +132,7 @@ class JobKeeper:
         self.made = 0
         self.failure: N2VScaleError | None = None
         self.failed_starts: Counter[str] = Counter()
-        self.failed = 0
+        self.failed = self.too_short = 0
         """Starts, in all."""
         self.refused, self.held_until = 0, -math.inf
         self.alone_since = time.monotonic()
@@ -195,6 +195,7 @@ class JobKeeper:
         if entry is not None:
             entry.worked = True
             self.failed_starts.pop(entry.node, None)
+            self.too_short = 0
 
     def excused(self, worker: str) -> bool:
         """See :class:`n2v_scale.watch.Watch`."""
@@ -295,9 +296,11 @@ class JobKeeper:
 
     def _judge(self, entry: Entry) -> None:
         """What a job that is over says of the others."""
-        if entry.retired or entry.state.state is State.TAKEN:
-            if not entry.retired:
-                self.say(f"job {entry.number} is gone ({entry.state.words}): another one goes on")
+        if entry.retired:
+            return
+        if entry.state.state is State.TAKEN:
+            self.say(f"job {entry.number} is gone ({entry.state.words}): another one goes on")
+            self._judge_walltime(entry)
             return
         lasted = entry.first is not None and entry.since - entry.first > LASTING_S
         if entry.worked or lasted or (entry.seen and entry.state.state is State.DONE):
@@ -328,6 +331,17 @@ class JobKeeper:
         self.failure = ClusterError(
             f"{told}\nFinished blocks are kept: the same command goes on with what is missing"
         )
+
+    def _judge_walltime(self, entry: Entry) -> None:
+        """Whether a walltime is too short for any block at all."""
+        if "TIMEOUT" not in entry.state.words or entry.worked or not entry.seen:
+            return
+        self.too_short += 1
+        if self.too_short >= FAILED_STARTS:
+            self.failure = ClusterError(
+                f"{FAILED_STARTS} jobs in a row have reached their walltime before their first "
+                "block was done: a longer walltime (in the cluster's TOML), or smaller --block"
+            )
 
     def _avoid(self, node: str) -> bool:
         if node == NOWHERE or not self.avoid_node(node):

@@ -474,6 +474,25 @@ def test_a_node_that_ends_jobs_beside_others_that_work_is_no_flood(farm: Farm, l
     assert 15 < len(farm.jobs) < 30
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_a_walltime_that_is_too_short_for_a_block(farm: Farm, look: Look, works: bool) -> None:
+    keeper = keeping(farm, 1)
+    look(keeper)
+    for _ in range(3):
+        (number,) = farm.open
+        worker = farm.runs(number)
+        look(keeper)
+        if works:
+            keeper.worked(worker)
+        farm.ends(JobState(State.TAKEN, "TIMEOUT (TimeLimit)", "n1"), number)
+        look(keeper)
+    if works:
+        keeper.check()
+    else:
+        with pytest.raises(ClusterError, match="reached their walltime before their first block"):
+            keeper.check()
+
+
 @pytest.mark.parametrize("state", [COMPLETED, FAILED])
 def test_jobs_that_have_worked_may_end(farm: Farm, look: Look, state: JobState) -> None:
     keeper = keeping(farm, 1)
