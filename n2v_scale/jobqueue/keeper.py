@@ -133,6 +133,8 @@ class JobKeeper:
         self.failure: N2VScaleError | None = None
         self.failed_starts: Counter[str] = Counter()
         self.failed = self.too_short = 0
+        self.blocks = False
+        """Whether tasks are blocks, each of which is told of when it is done."""
         """Starts, in all."""
         self.refused, self.held_until = 0, -math.inf
         self.alone_since = time.monotonic()
@@ -187,6 +189,7 @@ class JobKeeper:
 
     def need(self, tasks: int) -> None:
         """See :class:`n2v_scale.watch.Watch`."""
+        self.blocks = True
         self.wanted = max(1, min(self.most, -(-tasks // self.tasks)))
 
     def worked(self, worker: str) -> None:
@@ -334,7 +337,8 @@ class JobKeeper:
 
     def _judge_walltime(self, entry: Entry) -> None:
         """Whether a walltime is too short for any block at all."""
-        if "TIMEOUT" not in entry.state.words or entry.worked or not entry.seen:
+        late = "TIMEOUT" in entry.state.words and entry.seen and not entry.worked
+        if not (late and self.blocks):
             return
         self.too_short += 1
         if self.too_short >= FAILED_STARTS:

@@ -477,6 +477,7 @@ def test_a_node_that_ends_jobs_beside_others_that_work_is_no_flood(farm: Farm, l
 @pytest.mark.parametrize("works", [True, False])
 def test_a_walltime_that_is_too_short_for_a_block(farm: Farm, look: Look, works: bool) -> None:
     keeper = keeping(farm, 1)
+    keeper.need(10)
     look(keeper)
     for _ in range(3):
         (number,) = farm.open
