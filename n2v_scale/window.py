@@ -118,8 +118,8 @@ def run_window(
 
     An item that fails is tried again after others, three times in all; then its failure is an
     outcome like another, and the others go on. Futures that are still open when the caller stops
-    early are cancelled. Where the function is ``proven``, as it has succeeded on other items before,
-    a run goes on although all that is left fails.
+    early are cancelled. Where the function is ``proven``, as it has succeeded on other items
+    before, a run goes on although all that is left fails.
 
     Raises
     ------
