@@ -233,6 +233,16 @@ def test_jobs_are_not_asked_for_an_output_that_is_none(
     assert "is no output of n2v-scale" in said.err
 
 
+def test_a_secret_is_in_no_script(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    none = Mock(side_effect=AssertionError("submitted"))
+    monkeypatch.setattr("n2v_scale.jobqueue.driver.submit_driver", none)
+    options = ("--cluster", "slurm", "--submit-only", "--storage-option", "secret=HUSH")
+    said = run("predict", "s3://b/v.zarr", "m.n2v", out, *options)
+    assert (said.code, none.called) == (2, False)
+    assert "--storage-option" in said.err
+    assert "HUSH" not in said.err
+
+
 def test_blocks_that_do_not_exist(run: Run, volume: Path, tiny_model: Path, out: Path) -> None:
     said = run("predict", volume, tiny_model, out, *SIZES, "--only", "8")
     assert said.code == 1
