@@ -36,7 +36,13 @@ from n2v_scale.plan import Plan
 from n2v_scale.prediction import make_copy_plan, make_prediction_plan
 from n2v_scale.progress import NoProgress, Progress
 from n2v_scale.self_evaluation import SelfEvaluation, evaluate_itself
-from n2v_scale.verification import Verification, pyramid_of, repair_output, verify_output
+from n2v_scale.verification import (
+    Verification,
+    pyramid_of,
+    repair_output,
+    stored_plan,
+    verify_output,
+)
 
 Address = str | PathLike[str]
 VolumeLike = Address | Volume
@@ -358,9 +364,10 @@ def verify(
     Says which blocks are missing or damaged; changes nothing, and needs neither input nor model.
     :func:`repair` computes them again.
     """
-    storage = StorageOptions.of(storage_options)
+    storage, store = StorageOptions.of(storage_options), normalise(output)
+    stored_plan(store, storage)  # before jobs are asked for
     with place_of(cluster, client) as place, place.workers(progress) as used:
-        return verify_output(normalise(output), storage=storage, client=used, progress=progress)
+        return verify_output(store, storage=storage, client=used, progress=progress)
 
 
 def repair(
@@ -375,9 +382,10 @@ def repair(
 
     Its input and its model must be where they were.
     """
-    storage = StorageOptions.of(storage_options)
+    storage, store = StorageOptions.of(storage_options), normalise(output)
+    stored_plan(store, storage)  # before jobs are asked for
     with place_of(cluster, client) as place, place.workers(progress) as used:
-        return repair_output(normalise(output), storage=storage, client=used, progress=progress)
+        return repair_output(store, storage=storage, client=used, place=place, progress=progress)
 
 
 def make_pyramid(
@@ -392,9 +400,11 @@ def make_pyramid(
 
     Goes on where an earlier call was interrupted; on a finished output it does nothing.
     """
-    storage = StorageOptions.of(storage_options)
-    with place_of(cluster, client) as place, place.workers(progress) as used:
-        return pyramid_of(normalise(output), storage=storage, client=used, progress=progress)
+    storage, store = StorageOptions.of(storage_options), normalise(output)
+    with place_of(cluster, client) as place:
+        return pyramid_of(
+            store, storage=storage, client=place.client, place=place, progress=progress
+        )
 
 
 def diagnose(volume: VolumeLike, *, seed: int = 0) -> Diagnosis:

@@ -201,8 +201,17 @@ def _address_of(client: Client) -> str:
 
 
 def shared_folder(settings: ClusterSettings) -> Path:
-    """What this machine and the nodes both see: as told, or in the home directory."""
-    return Path(settings.shared) if settings.shared else Path.home() / ".n2v-scale"
+    """What this machine and the nodes both see: as told, or in the home directory.
+
+    Raises
+    ------
+    ConfigError
+        When it names a variable that is not set.
+    """
+    folder = os.path.expandvars(settings.shared or "~/.n2v-scale")
+    if "$" in folder:
+        raise ConfigError(f"shared = {settings.shared!r} names a variable that is not set here")
+    return Path(folder).expanduser().absolute()
 
 
 def _tasks_in_hand(client: Client) -> dict[str, int]:

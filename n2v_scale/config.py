@@ -309,7 +309,10 @@ def _sentence(error: Any) -> str:
     if not error["loc"]:
         return str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        return f"{name}: there is no such setting"
+        whole = ".".join(str(part) for part in error["loc"]).replace("_", "-")
+        return f"{whole}: there is no such setting"
+    if error["type"] == "tuple_type":
+        return f"{name}: this has to be a list, in brackets (got {error['input']!r})"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{name}: {message} (got {error['input']!r})"
 

@@ -135,7 +135,10 @@ def run_plan(
             if full:
                 _recheck_budget(output.plan, budget)
                 _say_posterior(output.plan, progress)
-            with _client(client, cluster, output, budget, only, progress) as used:
+            to_do = _to_do(output, only, pyramid=pyramid)
+            if not to_do and _waits(output) and not output.input_changed:
+                return _summary(output.plan, totals, 0, started)  # and no worker is started
+            with _client(client, cluster, output, budget, to_do, progress) as used:
                 driver = Driver(Crew(used), output.ledger, lock, progress, events)
                 _run(driver, output, totals, only=only, pyramid=pyramid, name=name)
                 workers = driver.crew.workers
@@ -223,7 +226,7 @@ def _client(
     cluster: ClusterSettings | None,
     output: Output,
     budget: Budget,
-    only: slice | list[int] | None,
+    to_do: int,
     progress: Progress,
 ) -> AbstractContextManager[Client]:
     if client is not None:
@@ -232,22 +235,27 @@ def _client(
     together = budget.tasks if cluster.batch else 1  # a job is dearer than a process
     return open_client(
         cluster,
-        workers=min(budget.workers, -(-_to_do(output, only) // together)),
+        workers=min(budget.workers, -(-max(1, to_do) // together)),
         tasks=budget.tasks,
         say=progress.say,
         a_gpu_each=output.plan.device == "cuda",
     )
 
 
-def _to_do(output: Output, only: slice | list[int] | None) -> int:
-    """Blocks of the first level that lacks any; at least 1."""
+def _to_do(output: Output, only: slice | list[int] | None, *, pyramid: bool) -> int:
+    """Blocks that are wanted of the first level that lacks any; 0 where these are not wanted."""
     for level, _ in _tasks(output.plan):
         missing = ~output.ledger.done(level.spec.path, len(level.grid))
         full = level.spec.path == output.plan.output.path
-        wanted = int((missing & _selected(only if full else None, len(missing))).sum())
-        if wanted:
-            return wanted
-    return 1
+        if missing.any():
+            chosen = _selected(only, len(missing)) if full else np.full(len(missing), pyramid)
+            return int((missing & chosen).sum())
+    return 0
+
+
+def _waits(output: Output) -> bool:
+    """Whether blocks are missing, of any level."""
+    return not all_done(output.plan, output.ledger)
 
 
 @contextmanager

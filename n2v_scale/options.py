@@ -262,7 +262,7 @@ def on_cluster(command: Command) -> Command:
         word, file = options.pop("cluster"), options.pop("cluster_config")
         chosen = read_cluster(word, file, **told)
         if options.pop("submit_only", False):
-            return _submit(chosen)
+            return _submit(chosen, secrets=bool(options.get("storage_options")))
         return command(*args, **options, cluster=None if chosen == ClusterSettings() else chosen)
 
     made: Any = with_cluster
@@ -297,16 +297,17 @@ def submittable(command: Command) -> Command:
     )(command)
 
 
-def _submit(cluster: Any) -> None:
+def _submit(cluster: Any, *, secrets: bool) -> None:
     from n2v_scale.cluster import shared_folder
     from n2v_scale.jobqueue.driver import submit_driver
 
     if not cluster.batch:
         raise click.UsageError("--submit-only needs a batch system: --cluster slurm, for example")
-    if any(argument.startswith("--storage-option") for argument in sys.argv):
+    if secrets:
         raise click.UsageError(
-            "--storage-option may be a secret, and would be written into the job's script: leave "
-            "it to the environment (AWS_ACCESS_KEY_ID, …), which the job inherits"
+            "--submit-only would write --storage-option into the job's script, which is kept: put "
+            "it into fsspec's own files (~/.config/fsspec/) or the store's (~/.aws/), or leave out "
+            "--submit-only"
         )
     logs = shared_folder(cluster) / "logs"
     arguments = [argument for argument in sys.argv[1:] if argument != "--submit-only"]

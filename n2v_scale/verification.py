@@ -22,7 +22,7 @@ from n2v_scale.io.writer import ArraySpec, delete_keys, get_attributes, open_out
 from n2v_scale.ledger import Ledger
 from n2v_scale.lock import driver_lock
 from n2v_scale.output import ledger_of
-from n2v_scale.place import LOCAL
+from n2v_scale.place import LOCAL, Place
 from n2v_scale.plan import PLAN_FORMAT, Plan, plan_key
 from n2v_scale.progress import NoProgress, Progress, amount_text
 from n2v_scale.recovery import forget, levels_of, rewritten
@@ -184,6 +184,7 @@ def repair_output(
     *,
     storage: StorageOptions,
     client: Client | None = None,
+    place: Place = LOCAL,
     progress: Progress | None = None,
 ) -> Summary:
     """Verify, forget what is damaged, and compute that and what is missing again.
@@ -210,7 +211,7 @@ def repair_output(
             if found.damaged:
                 ledger.update(complete=False)
             forget(plan, ledger, found.damaged)
-        return _go_on(plan, full=full, client=used, progress=progress)
+        return _go_on(plan, full=full, client=used, place=place, progress=progress)
 
 
 def _forget_metadata(plan: Plan, ledger: Ledger) -> None:
@@ -227,11 +228,13 @@ def pyramid_of(
     *,
     storage: StorageOptions,
     client: Client | None = None,
+    place: Place = LOCAL,
     progress: Progress | None = None,
 ) -> Summary:
     """The lower resolutions of an output whose full resolution is finished.
 
-    Neither the input nor the model is needed.
+    Neither the input nor the model is needed. Without a ``client``, workers are started in
+    ``place``, once there is something to do.
 
     Raises
     ------
@@ -239,7 +242,7 @@ def pyramid_of(
         When blocks of the full resolution are missing.
     """
     plan = stored_plan(store, storage)
-    summary = _go_on(plan, full=False, client=client, progress=progress)
+    summary = _go_on(plan, full=False, client=client, place=place, progress=progress)
     if summary.missing:
         raise IncompleteError(
             f"{store}: {summary.missing} of {summary.blocks} blocks of the full resolution are "
@@ -248,7 +251,9 @@ def pyramid_of(
     return summary
 
 
-def _go_on(plan: Plan, *, full: bool, client: Client | None, progress: Progress | None) -> Summary:
+def _go_on(
+    plan: Plan, *, full: bool, client: Client | None, place: Place, progress: Progress | None
+) -> Summary:
     """Compute what is missing of the output that :func:`stored_plan` found."""
     mask = (ledger_of(plan).record() or {})["plan"]["foreground"]
     if full and mask:
@@ -257,8 +262,15 @@ def _go_on(plan: Plan, *, full: bool, client: Client | None, progress: Progress 
             foreground=open_foreground(mask["address"], plan.volume, storage_options=plan.storage),
         )
     settings = PredictSettings()
-    budget = LOCAL.budget(settings, plan.device)
-    return run_plan(plan, settings, budget, full=full, client=client, progress=progress)
+    return run_plan(
+        plan,
+        settings,
+        place.budget(settings, plan.device),
+        full=full,
+        client=client,
+        cluster=place.settings,
+        progress=progress,
+    )
 
 
 def _check_denoiser(plan: Plan) -> None:

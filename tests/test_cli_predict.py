@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import click
 import numpy as np
@@ -203,6 +204,43 @@ def test_only_some_blocks(run: Run, volume: Path, tiny_model: Path, out: Path) -
     assert "3 blocks of 8" in said.out
     assert "still to do" not in said.out
     assert (voxels(out) > 0).all()
+
+
+def test_workers_are_started_only_for_what_there_is_to_do(
+    run: Run, volume: Path, tiny_model: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("predict", volume, tiny_model, out, *SIZES, "--only", "7").code == 0
+    none = Mock(side_effect=AssertionError("workers were started"))
+    with monkeypatch.context() as patched:
+        patched.setattr("n2v_scale.execution.open_client", none)
+        assert run("predict", volume, tiny_model, out, "--only", "7").code == 0
+        assert run("pyramid", out).code == 3
+    assert run("predict", volume, tiny_model, out, "--no-pyramid").code == 0
+    monkeypatch.setattr("n2v_scale.execution.open_client", none)
+    said = run("predict", volume, tiny_model, out, "--no-pyramid")
+    assert (said.code, none.called) == (0, False)
+
+
+@pytest.mark.parametrize("verb", [("verify",), ("verify", "--repair"), ("pyramid",)])
+def test_jobs_are_not_asked_for_an_output_that_is_none(
+    run: Run, out: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...]
+) -> None:
+    none = Mock(side_effect=AssertionError("jobs were asked for"))
+    monkeypatch.setattr("n2v_scale.place.job_client", none)
+    monkeypatch.setattr("n2v_scale.execution.open_client", none)
+    said = run(*verb, out, "--cluster", "slurm")
+    assert (said.code, none.called) == (1, False)
+    assert "is no output of n2v-scale" in said.err
+
+
+def test_a_secret_is_in_no_script(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    none = Mock(side_effect=AssertionError("submitted"))
+    monkeypatch.setattr("n2v_scale.jobqueue.driver.submit_driver", none)
+    options = ("--cluster", "slurm", "--submit-only", "--storage-option", "secret=HUSH")
+    said = run("predict", "s3://b/v.zarr", "m.n2v", out, *options)
+    assert (said.code, none.called) == (2, False)
+    assert "--storage-option" in said.err
+    assert "HUSH" not in said.err
 
 
 def test_blocks_that_do_not_exist(run: Run, volume: Path, tiny_model: Path, out: Path) -> None:

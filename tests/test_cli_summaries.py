@@ -16,14 +16,14 @@ from n2v_scale.errors import IncompleteError, N2VScaleError
 from n2v_scale.simulate import simulate_light_sheet
 
 SHORT = ("--steps", 3, "--filters", 2, "--patch", "8,32,32", "--batch", 1)
-SILENT = {"simulate"}
-"""Commands whose answer is the names of their outputs."""
+SILENT = {"simulate", "cluster"}
+"""A command whose answer is the names of its outputs, and a group of commands."""
 
 
 @pytest.fixture
 def run(monkeypatch, capsys, client):
     """Run the command line in this process, on threads: (exit code, stdout, stderr)."""
-    for module in ("execution", "verification"):
+    for module in ("cluster", "verification"):
         monkeypatch.setattr(
             f"n2v_scale.{module}.local_client", lambda *_, **__: nullcontext(client)
         )

@@ -116,6 +116,8 @@ def test_an_unknown_word_lists_what_there_is(preset: Any) -> None:
     ("word", "given", "message"),
     [
         ("slurm", {"nodes": 2}, r"^nodes: there is no such setting$"),
+        ("slurm", {"driver": {"memry": 1}}, r"^driver\.memry: there is no such setting$"),
+        ("slurm", {"directives": "--exclusive"}, r"^directives: this has to be a list, in brack"),
         ("slurm", {"gpus": 2}, r"^gpus: Input should be less than or equal to 1 \(got 2\)"),
         ("slurm", {"jobs": 0}, r"^jobs: Input should be greater than 0 \(got 0\)"),
         ("slurm", {"memory": "much"}, r"^memory: this is no amount of memory, such as 16GB"),

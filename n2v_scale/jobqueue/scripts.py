@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -206,21 +207,24 @@ def _handlers_kept() -> Iterator[None]:
         signal.signal = set_handler
 
 
+CLASSES = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "lsf": "LSFCluster",
+    "sge": "SGECluster",
+    "htcondor": "HTCondorCluster",
+    "oar": "OARCluster",
+    "moab": "MoabCluster",
+}
+"""Of dask-jobqueue; each knows the class of its jobs."""
+
+
 def _job_class(system: str) -> Any:
     try:
         with _handlers_kept():
-            import dask_jobqueue
+            library: Any = import_module("dask_jobqueue")
     except ImportError as error:
         raise ClusterError(
             f"jobs of {system} need dask-jobqueue: pip install 'n2v-scale[slurm]'"
         ) from error
-    clusters = {
-        "slurm": dask_jobqueue.SLURMCluster,
-        "pbs": dask_jobqueue.PBSCluster,
-        "lsf": dask_jobqueue.LSFCluster,
-        "sge": dask_jobqueue.SGECluster,
-        "htcondor": dask_jobqueue.HTCondorCluster,
-        "oar": dask_jobqueue.OARCluster,
-        "moab": dask_jobqueue.MoabCluster,
-    }
-    return clusters[system].job_cls
+    return getattr(library, CLASSES[system]).job_cls

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from n2v_scale.errors import ClusterError
+from n2v_scale.cluster import shared_folder
+from n2v_scale.cluster_settings import ClusterSettings
+from n2v_scale.errors import ClusterError, ConfigError
 from n2v_scale.jobqueue.credentials import temporary_credentials
 
 
@@ -96,3 +98,20 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         temporary_credentials(tmp_path / "file" / "shared"),
     ):
         pytest.fail("there are no keys")
+
+
+def test_the_shared_folder_is_named_as_in_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WORK", "/work")
+    for given, meant in (
+        (None, tmp_path / ".n2v-scale"),
+        ("~/runs", tmp_path / "runs"),
+        ("$WORK/runs", Path("/work/runs")),
+        ("runs", Path.cwd() / "runs"),
+    ):
+        assert shared_folder(ClusterSettings(system="slurm", shared=given)) == meant
+    monkeypatch.delenv("WORK")
+    with pytest.raises(ConfigError, match=r"'\$WORK/runs' names a variable that is not set"):
+        shared_folder(ClusterSettings(system="slurm", shared="$WORK/runs"))

@@ -75,7 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             given.model,
             given.output,
             client=client,
-            workers=max(1, len(client.ncores())),  # the plan shares cores and memory among them
             memory=given.memory,
             progress=progress_for(sys.stderr),
         )
