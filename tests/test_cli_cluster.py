@@ -51,7 +51,7 @@ def test_a_script_is_for_a_batch_system(
     ("more", "message"),
     [
         ((), "--submit-only needs a batch system"),
-        (("CONFIG", "--storage-option", "secret=hush"), "leave it to the environment"),
+        (("CONFIG", "--storage-option", "secret=hush"), "into the job's script"),
     ],
 )
 def test_what_cannot_be_submitted(
