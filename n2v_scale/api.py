@@ -109,13 +109,13 @@ def train(
     if not volumes:
         raise InputError("no volume to train on was given")
     opened, chosen = [_volume(v) for v in volumes], read_settings(TrainSettings, config, **settings)
-    with place_of(cluster, client) as place, place.workers(progress, patient=True) as used:
+    with place_of(cluster, client) as place:
         return train_model(
             opened,
             Path(normalise(output)),
             chosen,
             overwrite=overwrite,
-            client=used,
+            place=place,
             progress=progress,
         )
 

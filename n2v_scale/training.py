@@ -39,6 +39,7 @@ from n2v_scale.model_card import METRICS_NAME, read_card
 from n2v_scale.pairing import paired_volume
 from n2v_scale.parallel import Ranks, found_ranks, joined, run_ranks
 from n2v_scale.patches import PatchSampler
+from n2v_scale.place import LOCAL, Place
 from n2v_scale.progress import NoProgress, Progress, progress_for
 from n2v_scale.requested import training_mask
 from n2v_scale.run import Run
@@ -58,9 +59,13 @@ def train_model(
     *,
     overwrite: bool = False,
     client: Client | None = None,
+    place: Place = LOCAL,
     progress: Progress | None = None,
 ) -> Model:
-    """Train on ``volumes`` and write the model; see :func:`n2v_scale.train`."""
+    """Train on ``volumes`` and write the model; see :func:`n2v_scale.train`.
+
+    Without a ``client``, workers that read are started in ``place``, once there is something to do.
+    """
     started = monotonic()
     progress = progress or NoProgress()
     group = found_ranks()
@@ -85,7 +90,8 @@ def train_model(
                 if job.begun is not None:
                     step = step_of(job.begun)
                     progress.say(f"going on from step {step}, which an earlier run has kept")
-                _carry_out(job, ranks, client, progress, check)
+                with place.workers(progress, patient=True) as started_there:
+                    _carry_out(job, ranks, client or started_there, progress, check)
             if ranks.leads:
                 checkpoints.clear()
         if ranks.leads:
