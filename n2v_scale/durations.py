@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_PART = r"(\d+(?:\.\d+)?)\s*(weeks?|w|days?|d|hours?|h|minutes?|mins?|m|seconds?|secs?|s)"
+_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_NAMES = "milliseconds?|ms|weeks?|w|days?|d|hours?|h|minutes?|mins?|m|seconds?|secs?|s"
+_PART = rf"(\d+(?:\.\d+)?)\s*({_NAMES})"
 _PARTS = re.compile(rf"(?:{_PART}\s*)+", re.IGNORECASE)
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d)(?::([0-5]\d))?")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -33,4 +34,8 @@ def parse_duration(text: str) -> float:
     if not _PARTS.fullmatch(text):
         raise ValueError(f"{text!r} is no duration, such as 90s, 5min or 02:30:00")
     parts = re.findall(_PART, text, re.IGNORECASE)
-    return sum(float(number) * _UNITS[unit[0].lower()] for number, unit in parts)
+    return sum(float(number) * _UNITS[_letter(unit.lower())] for number, unit in parts)
+
+
+def _letter(unit: str) -> str:
+    return "ms" if unit == "ms" or unit.startswith("mil") else unit[0]

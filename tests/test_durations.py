@@ -17,6 +17,7 @@ from n2v_scale.options import Duration
     ("text", "seconds"),
     [
         ("90s", 90),
+        ("20ms", 0.02),
         ("90", 90),
         ("0.5", 0.5),
         ("5min", 300),

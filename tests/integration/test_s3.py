@@ -72,6 +72,7 @@ def test_a_run_over_s3_is_killed_and_goes_on(
     found = bucket.stored("o.zarr")
     undisturbed = tmp_path / "undisturbed.zarr"
     options = {"client": scene.client, "storage_options": s3.options, **scene.options}
+    options.pop("workers")  # the client has those that it has
     predict(source, scene.model, undisturbed, **options)
     expected = scene.output(undisturbed).stored()
     assert len(expected) > BLOCKS
