@@ -123,6 +123,21 @@ def test_the_walltime_ends_jobs_and_not_the_run(scene: Scene, start: Start, tmp_
     assert {job.state for job in ours[1:]} == {"COMPLETED"}  # the newest comes first
 
 
+def test_a_job_that_slurm_ends_at_its_walltime_is_replaced(
+    scene: Scene, start: Start, tmp_path: Path
+) -> None:
+    """Its worker hangs in a block, so that it cannot leave in time."""
+    run = start(*scene.arguments(tmp_path / "o.zarr", scene.config(walltime="1min"), 1))
+    run.reach(3)
+    (hung,) = queue("RUNNING")
+    for process in processes_of(hung.number):
+        if "slurmstepd" not in " ".join(_command_line(process)):
+            process.send_signal(signal.SIGSTOP)
+    run.until(lambda: f"job {hung.number} is gone (TIMEOUT" in run.said, "the end of its walltime")
+    run.end()
+    scene.check(tmp_path / "o.zarr")
+
+
 def test_a_killed_driver_goes_on(scene: Scene, start: Start, tmp_path: Path) -> None:
     arguments = scene.arguments(tmp_path / "o.zarr", scene.config())
     run = start(*arguments)
