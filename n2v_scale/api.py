@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -35,6 +36,7 @@ from n2v_scale.place import place_of
 from n2v_scale.plan import Plan
 from n2v_scale.prediction import make_copy_plan, make_prediction_plan
 from n2v_scale.progress import NoProgress, Progress
+from n2v_scale.reporting import ReportSummary, make_report
 from n2v_scale.self_evaluation import SelfEvaluation, evaluate_itself
 from n2v_scale.verification import (
     Verification,
@@ -517,6 +519,60 @@ def evaluate_pair(
     return evaluate_captures(_volume(volume), _volume(pair), seed=seed, progress=progress)
 
 
+def report(
+    volume: VolumeLike,
+    output: Address = "report.html",
+    *,
+    model: Address | None = None,
+    noisy: VolumeLike | None = None,
+    reference: VolumeLike | None = None,
+    gain: float | None = None,
+    offset: float | None = None,
+    read_noise: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ReportSummary:
+    """Write one HTML file that shows a denoised volume and whether to trust it.
+
+    It holds all that it shows: no request leaves it, and it stays below 15 MB whatever the volume's
+    size. Voxels are read from samples alone, but with a ``reference``, which is compared whole.
+
+    Parameters
+    ----------
+    volume
+        An output of :func:`predict` or :func:`baseline`.
+    output
+        The file; one that is there is replaced.
+    model
+        The folder of the model that made it; the one on the output's record when None.
+    noisy
+        What it was made from; the volume on the output's record when None.
+    reference
+        A clean volume, voxel for voxel.
+    gain, offset, read_noise
+        Of the camera, in the volume's units; seen in a sample when None.
+    seed
+        Of the places that are shown, and of the samples.
+
+    Raises
+    ------
+    InputError, ConfigError, OutputError
+        When this package did not write the volume, the noisy one is gone, a library is missing or
+        the file cannot be written.
+    """
+    told = read_settings(CameraSettings, None, gain=gain, offset=offset, read_noise=read_noise)
+    return make_report(
+        _volume(volume),
+        Path(output),
+        noisy=noisy if noisy is None or isinstance(noisy, Volume) else os.fspath(noisy),
+        reference=None if reference is None else _volume(reference),
+        model=None if model is None else os.fspath(model),
+        camera=told.camera,
+        seed=seed,
+        progress=progress,
+    )
+
+
 def _volume(volume: VolumeLike, storage: StorageOptions | None = None) -> Volume:
     return volume if isinstance(volume, Volume) else open_volume(volume, storage_options=storage)
 
@@ -529,6 +585,7 @@ __all__ = [
     "Model",
     "PairEvaluation",
     "Plan",
+    "ReportSummary",
     "SelfEvaluation",
     "Summary",
     "Verification",
@@ -548,6 +605,7 @@ __all__ = [
     "predict",
     "read_cluster",
     "repair",
+    "report",
     "train",
     "verify",
 ]

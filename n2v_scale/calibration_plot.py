@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from n2v_scale.errors import ConfigError
 from n2v_scale.filter_card import Calibration
@@ -20,6 +21,21 @@ def draw_calibration(path: Path, calibration: Calibration) -> None:
     ------
     ConfigError
         When matplotlib is not installed, or writes no such file.
+    """
+    figure = calibration_figure(calibration)
+    try:
+        figure.savefig(path, dpi=110)
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be drawn: {error}") from None
+
+
+def calibration_figure(calibration: Calibration) -> Any:
+    """The same as matplotlib's Figure.
+
+    Raises
+    ------
+    ConfigError
+        When matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -42,7 +58,4 @@ def draw_calibration(path: Path, calibration: Calibration) -> None:
         ax.set_ylabel("mean square difference / noise variance")
         ax.set_title(f"{calibration.filter}, channel {curve.channel}")
         ax.legend()
-    try:
-        figure.savefig(path, dpi=110)
-    except ValueError as error:
-        raise ConfigError(f"{path} cannot be drawn: {error}") from None
+    return figure

@@ -24,6 +24,7 @@ from n2v_scale.cli_cluster import cluster
 from n2v_scale.cli_diagnose import diagnose
 from n2v_scale.cli_evaluate import evaluate
 from n2v_scale.cli_predict import plan, predict, pyramid, verify
+from n2v_scale.cli_report import report
 from n2v_scale.cli_train import train
 from n2v_scale.errors import IncompleteError, N2VScaleError
 from n2v_scale.options import (
@@ -184,7 +185,18 @@ def demo(
     click.echo(json.dumps(result.to_dict()) if as_json else result.text())
 
 
-for command in (diagnose, evaluate, train, plan, predict, baseline, verify, pyramid, cluster):
+for command in (
+    diagnose,
+    evaluate,
+    train,
+    plan,
+    predict,
+    baseline,
+    verify,
+    pyramid,
+    report,
+    cluster,
+):
     cli.add_command(command)
 
 

@@ -22,6 +22,11 @@ def draw_diagnosis(path: Path, diagnosis: Diagnosis) -> None:
     ConfigError
         When matplotlib is not installed.
     """
+    diagnosis_figure(diagnosis).savefig(path, dpi=110)
+
+
+def diagnosis_figure(diagnosis: Diagnosis) -> Any:
+    """The same as matplotlib's Figure; raises as :func:`draw_diagnosis` does."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -36,7 +41,7 @@ def draw_diagnosis(path: Path, diagnosis: Diagnosis) -> None:
         _draw_correlation(axes[c, 1], channel)
         axes[c, 0].set_title(f"channel {c}: noise of sampled cells")
         axes[c, 1].set_title("correlation of the noise")
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def _draw_variance(ax: Any, channel: ChannelDiagnosis) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from distributed import Client
 
-from n2v_scale.blocks import BlockReport, predict_block
+from n2v_scale.blocks import BlockReport, predict_block, writing
 from n2v_scale.cluster import open_client
 from n2v_scale.cluster_settings import ClusterSettings
 from n2v_scale.config import PredictSettings
@@ -22,6 +22,7 @@ from n2v_scale.denoiser import open_denoiser
 from n2v_scale.errors import IncompleteError, PlanError
 from n2v_scale.events import Events, RunEnded, RunStarted
 from n2v_scale.grids import Block
+from n2v_scale.journal import Journal
 from n2v_scale.levels import Driver, Totals, run_level
 from n2v_scale.lock import driver_lock
 from n2v_scale.memory import Budget, check_budget
@@ -142,6 +143,7 @@ def run_plan(
                 driver = Driver(Crew(used), output.ledger, lock, progress, events)
                 _run(driver, output, totals, only=only, pyramid=pyramid, name=name)
                 workers = driver.crew.workers
+                _note_run(output, totals, workers, started)
             _raise_incomplete(output, totals)
     return _summary(output.plan, totals, workers, started)
 
@@ -279,6 +281,19 @@ def _recorded(events: Events) -> Iterator[Totals]:
         seconds = round(perf_counter() - started, 3)
         failures = totals.failures + totals.lower.failures
         events.write(RunEnded(outcome, seconds, totals.computed, failures, message))
+
+
+def _note_run(output: Output, totals: Totals, workers: int, started: float) -> None:
+    """In the journal, for who reads it later."""
+    run = {
+        "ended": round(time(), 3),
+        "seconds": round(perf_counter() - started, 3),
+        "workers": workers,
+        "computed": totals.computed,
+    }
+    spec = output.plan.output
+    with writing(spec.store, "the journal"):
+        Journal(spec.store, spec.path).add_run(run, totals.failed)
 
 
 def _raise_incomplete(output: Output, totals: Totals) -> None:

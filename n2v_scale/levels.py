@@ -14,6 +14,7 @@ from n2v_scale.crew import Crew
 from n2v_scale.errors import OutputError
 from n2v_scale.events import BlockDone, BlockFailed, Events, WorkersChanged
 from n2v_scale.grids import Block, BlockGrid
+from n2v_scale.journal import Journal
 from n2v_scale.ledger import Ledger, Marker
 from n2v_scale.lock import Lock
 from n2v_scale.progress import Progress, Step, amount_text
@@ -127,6 +128,7 @@ class _LevelLog:
         self.driver, self.path, self.totals = driver, path, totals
         self.left = blocks
         self.pending: list[Marker] = []
+        self.taken: dict[int, float] = {}
         self.finished = 0
 
     def take(self, outcome: Outcome[Block], bar: Step) -> None:
@@ -140,6 +142,7 @@ class _LevelLog:
             self.totals.add(report)
             self.finished += 1
             self.pending.append(report.marker)
+            self.taken[report.number] = report.read_s + report.compute_s + report.write_s
             events.write(_done(self.path, report, outcome.attempts))
         else:
             why = reason(outcome.error)
@@ -156,6 +159,8 @@ class _LevelLog:
         markers, self.pending = self.pending, []
         with writing(self.driver.ledger.store, "the ledger"):
             self.driver.ledger.fold(self.path, markers)
+            Journal(self.driver.ledger.store, self.path).add_seconds(self.taken)
+        self.taken = {}
 
     def tell_what_is_left(self) -> None:
         """Whoever looks after the workers lets those go that have nothing to do any more."""

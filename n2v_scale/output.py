@@ -35,6 +35,7 @@ from n2v_scale.recovery import all_done, damaged_by_size, forget, levels_of, los
 from n2v_scale.rendering import begun_rendering, finished_rendering
 from n2v_scale.resume import resume_plan
 from n2v_scale.succession import LOCK_FOLDER
+from n2v_scale.versions import versions
 
 BEGUN = {PROVENANCE, "zarr.json", ".zgroup", ".zattrs"}
 """What a run that was killed at its very beginning may have left."""
@@ -184,6 +185,7 @@ def accept_input(output: Output) -> None:
 def _provenance(plan: Plan) -> dict[str, Any]:
     return {
         "package_version": __version__,
+        "versions": versions(),
         "key": plan.key,
         "plan": plan.to_dict(),
         "volume": volume_to_dict(plan.volume),

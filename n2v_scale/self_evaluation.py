@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -47,6 +47,17 @@ CORRELATED = (
 
 
 @dataclass(frozen=True)
+class PlacedError:
+    """The estimated error of one box."""
+
+    t: int
+    c: int
+    box: Box
+    voxels: int
+    mse: float
+
+
+@dataclass(frozen=True)
 class SelfEvaluation:
     """What a noisy volume says of the error of its denoised one; PSNR in dB, intervals of 95%."""
 
@@ -76,12 +87,15 @@ class SelfEvaluation:
     """Correlation of what was taken away, by axis, lag 1 first."""
     residual_with_signal: float
     notes: tuple[str, ...]
+    places: tuple[PlacedError, ...] = field(default=(), repr=False)
+    """Box by box; each alone is uncertain."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, which knows no infinity: None."""
+        """As JSON, which knows no infinity: None. Without the boxes."""
         return {
             k: None if isinstance(v, float) and not math.isfinite(v) else v
-            for k, v in asdict(self).items()
+            for k, v in asdict(replace(self, places=())).items()
+            if k != "places"
         }
 
 
@@ -93,9 +107,10 @@ def evaluate_itself(
     camera: tuple[float, float, float] | None = None,
     data_range: float | None = None,
     seed: int = 0,
+    diagnosis: Diagnosis | None = None,
     progress: Progress | None = None,
 ) -> SelfEvaluation:
-    """See :func:`n2v_scale.estimate_error`.
+    """See :func:`n2v_scale.estimate_error`. ``diagnosis`` is that of the noisy volume, if made.
 
     Raises
     ------
@@ -110,13 +125,13 @@ def evaluate_itself(
         )
     check_dtype(noisy)
     predictor = predictor_for(denoised, noisy, model=model, camera=camera)
-    diagnosis = diagnose_volume(noisy, seed=seed)
+    diagnosis = diagnosis or diagnose_volume(noisy, seed=seed)
     noise = _noise(camera, diagnosis, noisy)
     places, unseen = _places(noisy, predictor, seed)
     boxes = _Boxes(noise, ROUNDING if camera and np.dtype(noisy.dtype).kind in "iu" else 0.0)
     with (progress or NoProgress()).step("evaluating", len(places), "block") as bar:
         for place in places:
-            boxes.add(predictor.at(place, noise[place.c]), place.c)
+            boxes.add(predictor.at(place, noise[place.c]), place)
             bar.advance()
     noise_error = _noise_error(camera, noise)
     estimate = estimate_of(boxes.errors, unseen=unseen, noise_error=noise_error)
@@ -145,6 +160,7 @@ def evaluate_itself(
         residual=boxes.residual.correlation,
         residual_with_signal=boxes.residual.with_signal,
         notes=(*predictor.notes, *_notes(diagnosis, boxes.residual, estimate, camera)),
+        places=tuple(boxes.places),
     )
 
 
@@ -157,12 +173,15 @@ class _Boxes:
         self.masked: list[BlindError] = []
         self.residual = ResidualSums()
         self.values: list[npt.NDArray[Any]] = []
+        self.places: list[PlacedError] = []
 
-    def add(self, found: Predicted, channel: int) -> None:
+    def add(self, found: Predicted, place: SampledBox) -> None:
         """One more box."""
-        common = (self.noise[channel],)
+        common = (self.noise[place.c],)
         error = box_error(found.noisy, found.denoised, *common, found.seen, rounding=self.rounding)
-        self.errors += [] if error is None else [error]
+        if error is not None:
+            self.errors.append(error)
+            self.places.append(PlacedError(place.t, place.c, place.box, error.voxels, error.mse))
         if found.masked is not None:
             hidden, where = found.masked
             error = box_error(found.noisy, hidden, *common, rounding=self.rounding, where=where)

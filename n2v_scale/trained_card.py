@@ -19,6 +19,7 @@ from n2v_scale.nets.receptive_field import measure_receptive_field
 from n2v_scale.noise import NoiseModel
 from n2v_scale.run import Run
 from n2v_scale.sources import Source
+from n2v_scale.versions import versions
 
 
 def card_of(run: Run, trained: Trained, sources: Sequence[Source]) -> ModelCard:
@@ -55,6 +56,7 @@ def card_of(run: Run, trained: Trained, sources: Sequence[Source]) -> ModelCard:
             "device": run.device.type,
             "threads": torch.get_num_threads(),
             "reasons": list(design.reasons),
+            "versions": versions(),
         },
         history=trained.history,
     )

@@ -317,10 +317,11 @@ def forget(path: Path, level: str, numbers: list[int] | None) -> None:
 
 
 def contents(path: Path) -> dict[str, bytes]:
+    """Without the journal, which tells of times."""
     return {
         str(file.relative_to(path)): file.read_bytes()
         for file in sorted(path.rglob("*"))
-        if file.is_file()
+        if file.is_file() and "journal" not in file.parts
     }
 
 

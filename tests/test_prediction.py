@@ -62,7 +62,11 @@ def done(path: Path, blocks: int) -> set[int]:
 def voxels(path: Path | str) -> dict[str, bytes]:
     """All stored bytes of the levels, which are named 0, 1, 2 …"""
     files = [f for level in Path(path).glob("[0-9]*") for f in level.rglob("*") if f.is_file()]
-    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in files
+        if "journal" not in file.parts
+    }
 
 
 @pytest.fixture(scope="module")

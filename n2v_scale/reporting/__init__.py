@@ -1,0 +1,74 @@
+"""The report on a denoised volume: one HTML file that asks nobody for anything."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from n2v_scale.io.volume import Volume
+from n2v_scale.progress import Progress, amount_text
+from n2v_scale.reporting.findings import Findings, find_out
+from n2v_scale.reporting.page import write_page
+from n2v_scale.reporting.plots import check_matplotlib
+from n2v_scale.reporting.words import headline
+
+__all__ = ["Findings", "ReportSummary", "find_out", "make_report", "write_page"]
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """What the report says in short, and where it is."""
+
+    report: str
+    size_bytes: int
+    headline: str
+    estimate: dict[str, Any] | None
+    """As :class:`n2v_scale.SelfEvaluation` has it; None where no error could be estimated."""
+    evaluation: dict[str, Any] | None
+    """Against the reference, if there is one."""
+    missing: dict[str, str]
+    """What could not be found out, and why."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """For the terminal."""
+        lines = [f"{self.report} ({amount_text(self.size_bytes, 'B')}): {self.headline}"]
+        return "\n".join([*lines, *(f"  not in it: {why}" for why in self.missing.values())])
+
+
+def make_report(
+    denoised: Volume,
+    output: Path,
+    *,
+    noisy: Volume | str | None = None,
+    reference: Volume | None = None,
+    model: str | None = None,
+    camera: tuple[float, float, float] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ReportSummary:
+    """See :func:`n2v_scale.api.report`."""
+    check_matplotlib()  # before minutes of looking
+    found = find_out(
+        denoised,
+        noisy=noisy,
+        reference=reference,
+        model=model,
+        camera=camera,
+        seed=seed,
+        progress=progress,
+    )
+    write_page(output, found, seed=seed)
+    return ReportSummary(
+        report=os.fspath(output),
+        size_bytes=output.stat().st_size,
+        headline=headline(found),
+        estimate=None if found.estimate is None else found.estimate.to_dict(),
+        evaluation=found.evaluations["denoised"].to_dict() if found.evaluations else None,
+        missing=found.missing,
+    )
