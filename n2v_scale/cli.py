@@ -171,7 +171,7 @@ def simulate(noisy: str, clean: str | None, overwrite: bool, **parameters: Any) 
 def demo(
     folder: str, minutes: float, shape: tuple[int, int, int], seed: int, as_json: bool
 ) -> None:
-    """Simulate, train, predict, evaluate and draw a picture: the tool in one command.
+    """Simulate, train, predict, evaluate and write a report: the tool in one command.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""The tool in one command: simulate with known truth, train, predict, evaluate, draw."""
+"""The tool in one command: simulate with known truth, train, predict, evaluate, report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from n2v_scale.api import evaluate, import_volume, open_volume, predict, train
+from n2v_scale.api import evaluate, import_volume, open_volume, predict, report, train
 from n2v_scale.errors import OutputError
 from n2v_scale.evaluation import reference_range
 from n2v_scale.geometry import Box, Shape
@@ -39,6 +39,7 @@ class DemoResult:
     ssim_denoised: float | None
     seconds: float
     picture: str
+    report: str
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -55,6 +56,7 @@ class DemoResult:
             f"{self.denoised - self.noisy:+.2f} over noisy, "
             f"{self.denoised - self.gaussian:+.2f} over the best Gaussian\n"
             f"picture        {self.picture}\n"
+            f"report         {self.report} (open it in a browser)\n"
             f"took           {clock(self.seconds)}"
         )
 
@@ -113,7 +115,7 @@ def run_demo(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> DemoResult:
-    """Everything from a simulated volume to a picture in ``folder``, replacing earlier results."""
+    """Everything from a simulated volume to a report in ``folder``, replacing earlier results."""
     started = perf_counter()
     progress = progress or NoProgress()
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,6 +135,8 @@ def run_demo(
     sigma, gaussian = best_gaussian(arrays["noisy"], arrays["clean"], peak)
     picture = folder / "slices.png"
     draw_slices(picture, arrays, volumes["noisy"].voxel_size)
+    page = folder / "report.html"
+    report(volumes["denoised"], page, reference=volumes["clean"], progress=progress)
     result = DemoResult(
         before.psnr,
         gaussian,
@@ -142,6 +146,7 @@ def run_demo(
         after.ssim,
         perf_counter() - started,
         os.fspath(picture),
+        os.fspath(page),
     )
     (folder / "demo.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n")
     return result

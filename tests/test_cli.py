@@ -106,12 +106,13 @@ def test_simulate_writes_a_volume_and_its_truth(run, tmp_path):
     assert n2v_scale.open_volume(clean).dtype == "float32"
 
 
-def test_demo_draws_a_picture(run, tmp_path):
+def test_demo_draws_a_picture_and_writes_a_report(run, tmp_path):
     code, out, _ = run("demo", tmp_path / "d", "--minutes", 0.02, "--shape", "8,64,64")
     assert code == 0
     assert "over the best Gaussian" in out
     result = json.loads((tmp_path / "d" / "demo.json").read_text())
     assert Path(result["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert "Against the reference" in Path(result["report"]).read_text()
 
 
 def test_selection(run, tmp_path):

@@ -87,6 +87,7 @@ class Workflow:
         shutil.rmtree(copy.out / "denoised.zarr")
         for name in ("predict", "verify", "evaluate", "report"):
             (copy.out / f"{name}.json").unlink()
+        (copy.out / "report.html").unlink()
         (copy.out / "logs" / "predict.log").unlink()
         return copy
 
@@ -116,6 +117,12 @@ def test_the_report_holds_what_every_step_said(finished):
     assert report["verify"]["whole"]
     assert report["evaluate"]["psnr"] > 20
     assert report["evaluate"]["estimate"]["noise_known"]
+
+
+def test_the_page_shows_the_run(finished):
+    page = (finished.out / "report.html").read_text()
+    assert "Against the reference, the PSNR rose from" in page
+    assert str(finished.out / "denoised.zarr") in page
 
 
 def test_nothing_is_done_twice(finished):
