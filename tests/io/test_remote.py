@@ -49,7 +49,7 @@ from n2v_scale.io.writer import (
 )
 
 pytest.importorskip("moto", reason="moto is not installed: pip install 'n2v-scale[test]'")
-pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'n2v-scale[remote]'")
+pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'n2v-scale[s3]'")
 
 DATA = np.random.default_rng(0).integers(1, 60000, (6, 8, 8)).astype("u2")
 
