@@ -55,7 +55,7 @@ FILTERS = ("gaussian", "median", "nlm", "tv", "wavelet")
 @submittable
 @on_cluster
 def baseline(volume: str, output: str, as_json: bool, **options: Any) -> None:
-    """Denoise a volume with a classical filter, to compare a model with.
+    """Denoise a volume with a classical filter, to compare with.
 
     The filter's parameter is found on the noisy volume alone: with some voxels hidden, the filtered
     values are compared with what was hidden. Runs block by block, exactly, as predict does, and

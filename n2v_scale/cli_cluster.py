@@ -8,19 +8,20 @@ from typing import Any
 
 import click
 
+from n2v_scale.command_group import Commands
 from n2v_scale.errors import ClusterError, ConfigError
 from n2v_scale.options import on_cluster
 from n2v_scale.shell import show_progress
 
 
-@click.group()
+@click.group(cls=Commands)
 def cluster() -> None:
-    """Look at a cluster before it is used: the job script, and one worker.
+    """Look at a cluster before it is used: a job, and one worker.
 
     \b
     Example:
       n2v-scale cluster script --cluster slurm --cluster-config gpu.toml
-      n2v-scale cluster check --cluster slurm --cluster-config gpu.toml --volume volume.zarr
+      n2v-scale cluster check --cluster slurm --volume volume.zarr
     """
 
 
@@ -50,7 +51,7 @@ def check(volume: str | None, model: str | None, as_json: bool, cluster: Any) ->
 
     \b
     Example:
-      n2v-scale cluster check --cluster slurm --cluster-config gpu.toml --volume volume.zarr
+      n2v-scale cluster check --cluster slurm --volume volume.zarr
     """
     from n2v_scale.cluster_check import check_cluster
     from n2v_scale.cluster_settings import ClusterSettings

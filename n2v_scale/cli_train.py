@@ -110,7 +110,7 @@ def train(volumes: tuple[str, ...], output: str, as_json: bool, **options: Any) 
     \b
     Example:
       n2v-scale train volume.zarr -o model.n2v
-      n2v-scale train monday.zarr tuesday.zarr -o model.n2v --minutes 20 --channel 0
+      n2v-scale train monday.zarr tuesday.zarr -o model.n2v --minutes 20
     """
     from n2v_scale.api import train as train_volumes
     from n2v_scale.train_summary import summary_of, version

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from n2v_scale.completion import ClusterWord
 from n2v_scale.durations import parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -281,6 +282,7 @@ def on_cluster(command: Command) -> Command:
         ),
         click.option(
             "--cluster",
+            type=ClusterWord(),
             metavar="WORD",
             help="slurm, pbs, lsf, sge, htcondor, oar, moab; tls://HOST:PORT or scheduler.json of "
             "a Dask scheduler; or a preset. Default: this machine.",

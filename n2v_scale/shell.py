@@ -49,13 +49,18 @@ def say_written(summary: Any) -> None:
         click.echo(f"  {_where_the_time_went(summary)}")
     if summary.missing:
         click.echo(f"  {amount_text(summary.missing, 'block')} still to do")
+    elif summary.lower_missing:
+        click.echo(f"  lower resolutions still to do: n2v-scale pyramid {summary.output}")
 
 
 def _what_was_done(summary: Any) -> str:
     took = clock(summary.seconds)
     if not summary.computed:
-        rest = f"all blocks were there; lower resolutions and metadata in {took}"
-        return "no block was computed" if summary.missing else rest
+        if summary.missing:
+            return "no block was computed"
+        if summary.lower_missing:
+            return "all blocks were there, nothing was computed"
+        return f"all blocks were there; lower resolutions and metadata in {took}"
     rate = amount_text(summary.voxels / max(summary.seconds, 1e-9), "voxel")
     return f"{amount_text(summary.computed, 'block')} of {summary.blocks} in {took}, {rate}/s"
 
