@@ -39,7 +39,7 @@ from n2v_scale.options import (
     selection,
     storage,
 )
-from n2v_scale.shell import say_summary, show_progress, volume_of
+from n2v_scale.shell import say, say_summary, show_progress, volume_of
 from n2v_scale.terminal import columns_of, paint, prepare_streams, wrapped
 from n2v_scale.versions import versions_text
 
@@ -146,10 +146,10 @@ def info(volume: str, sample: bool, as_json: bool, **options: Any) -> None:
             found["sample"] = [channel.to_dict() for channel in survey.channels]
         click.echo(json.dumps(found, indent=2))
         return
-    click.echo(information_text(opened))
-    click.echo("\n".join(["training", *(f"  {reason}" for reason in reasons)]))
+    say(information_text(opened))
+    say("\n".join(["training", *(f"  {reason}" for reason in reasons)]))
     if survey is not None:
-        click.echo(survey_text(survey))
+        say(survey_text(survey))
 
 
 @cli.command()
@@ -180,7 +180,13 @@ def simulate(noisy: str, clean: str | None, overwrite: bool, **parameters: Any) 
 
 @cli.command()
 @click.argument("folder", default="demo")
-@click.option("--minutes", type=float, default=5.0, show_default=True, help="Of training.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Of training.",
+)
 @click.option("--shape", type=IntTriple(), default="64,256,256", show_default=True, help="Voxels.")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random."
@@ -200,7 +206,10 @@ def demo(
     result = run_demo(
         Path(folder), minutes=minutes, shape=shape, seed=seed, progress=show_progress()
     )
-    click.echo(json.dumps(result.to_dict()) if as_json else result.text())
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+    else:
+        say(result.text())
 
 
 for command in (

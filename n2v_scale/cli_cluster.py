@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +13,7 @@ from n2v_scale.command_group import Commands
 from n2v_scale.errors import ClusterError, ConfigError
 from n2v_scale.options import on_cluster
 from n2v_scale.shell import show_progress
+from n2v_scale.terminal import paint
 
 
 @click.group(cls=Commands)
@@ -62,8 +64,10 @@ def check(volume: str | None, model: str | None, as_json: bool, cluster: Any) ->
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in found]))
     else:
+        good, bad = paint("ok ", "green", sys.stdout), paint("BAD", "red", sys.stdout)
         for finding in found:
-            click.echo(f"{'ok ' if finding.good else 'BAD'}  {finding.what:8}  {finding.seen}")
-    bad = [finding.what for finding in found if not finding.good]
-    if bad:
-        raise ClusterError(f"a worker there lacks: {', '.join(bad)}")
+            word = good if finding.good else bad
+            click.echo(f"{word}  {finding.what:8}  {finding.seen}", color=True)
+    lacking = [finding.what for finding in found if not finding.good]
+    if lacking:
+        raise ClusterError(f"a worker there lacks: {', '.join(lacking)}")

@@ -40,5 +40,5 @@ def doctor(context: click.Context, folder: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(check) for check in found], indent=2))
     else:
-        click.echo(examination_text(found, sys.stdout, columns_of(sys.stdout)))
+        click.echo(examination_text(found, sys.stdout, columns_of(sys.stdout)), color=True)
     context.exit(1 if stops_a_run(found) else 0)

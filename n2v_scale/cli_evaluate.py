@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from n2v_scale.options import camera, given, selection
-from n2v_scale.shell import show_progress, volume_of
+from n2v_scale.shell import say, show_progress, volume_of
 
 OWN = ("axes", "level", "series")
 """Options that say what of the first volume is meant, and not of the others."""
@@ -90,7 +90,10 @@ def evaluate(
         captures = evaluate_pair(opened, other, progress=show_progress(), **seed)
         shown["pair"] = captures.to_dict()
         lines.append(pair_text(captures))
-    click.echo(json.dumps(shown) if as_json else "\n".join(lines))
+    if as_json:
+        click.echo(json.dumps(shown))
+    else:
+        say("\n".join(lines))
 
 
 def _matching(address: str, options: dict[str, Any], **own: Any) -> Any:

@@ -21,7 +21,7 @@ from n2v_scale.options import (
     storage,
     submittable,
 )
-from n2v_scale.shell import say_summary, show_progress, volume_of
+from n2v_scale.shell import say, say_summary, show_progress, volume_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -103,7 +103,10 @@ def plan(volume: str, model: str, speed: float | None, as_json: bool, **options:
     planned = plan_prediction(opened, model, f"{opened.address}{NO_OUTPUT}", **chosen)
     chosen.pop("storage_options")
     outlook = forecast(planned, speed=speed and speed * 1e6, **chosen)
-    click.echo(json.dumps(outlook.to_dict(), indent=2) if as_json else outlook_text(outlook))
+    if as_json:
+        click.echo(json.dumps(outlook.to_dict(), indent=2))
+    else:
+        say(outlook_text(outlook))
 
 
 NO_OUTPUT = ".n2v-scale-plan"
@@ -175,7 +178,10 @@ def verify(
         say_summary(summary, as_json=as_json)
         return
     found = verify_written(output, progress=show_progress(), **where)
-    click.echo(json.dumps(found.to_dict()) if as_json else found.text())
+    if as_json:
+        click.echo(json.dumps(found.to_dict()))
+    else:
+        say(found.text())
     if not found.whole:
         raise IncompleteError(f"{output} is not whole; {found.cure}")
 

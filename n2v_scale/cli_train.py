@@ -20,7 +20,7 @@ from n2v_scale.options import (
     selection,
     submittable,
 )
-from n2v_scale.shell import SELECTION, show_progress, volume_of
+from n2v_scale.shell import SELECTION, say, show_progress, volume_of
 
 HELP = {
     "preset": "How long to train: 500, 2,000 or 10,000 steps. [default: balanced]",
@@ -122,4 +122,7 @@ def train(volumes: tuple[str, ...], output: str, as_json: bool, **options: Any) 
     if os.environ.get("RANK", "0") != "0":  # of several processes, one speaks
         return
     summary = summary_of(output, model.card, already_finished=version(output) == before)
-    click.echo(json.dumps(summary.to_dict()) if as_json else summary.text())
+    if as_json:
+        click.echo(json.dumps(summary.to_dict()))
+    else:
+        say(summary.text())

@@ -276,10 +276,14 @@ def scheduler_client(settings: ClusterSettings) -> Iterator[Client]:
         try:
             with uninterrupted():
                 client = Client(address, security=security, timeout=CONNECT_S, set_as_default=False)
-        except (OSError, TimeoutError, TypeError, ValueError) as error:
-            cure = "" if settings.tls_ca else " (a tls:// scheduler needs --tls-ca, -cert and -key)"
+        except (TypeError, ValueError) as error:
             raise ClusterError(
-                f"the scheduler {address} does not answer within {CONNECT_S:g} s{cure}: {error}"
+                f"the scheduler {address} cannot be talked to (a tls:// scheduler needs --tls-ca, "
+                f"--tls-cert and --tls-key): {error}"
+            ) from error
+        except (OSError, TimeoutError) as error:
+            raise ClusterError(
+                f"the scheduler {address} does not answer within {CONNECT_S:g} s: {error}"
             ) from error
         try:
             yield client

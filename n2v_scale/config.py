@@ -49,7 +49,7 @@ def _bytes(value: Any) -> Any:
     """A number of bytes from a text such as ``16GB`` or ``512MiB``."""
     try:
         return parse_bytes(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError("this is no amount of memory, such as 16GB") from None
 
 
@@ -121,9 +121,9 @@ class TrainSettings(CameraSettings):
     batch: Positive | None = None
     """Patches a step."""
     steps: Positive | None = None
-    minutes: Annotated[float, Field(gt=0)] | None = None
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Train for so long instead of a number of steps."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     voxels_per_site: Annotated[int, Field(ge=2)] = 16
     """One voxel in so many is hidden and predicted."""
     blind_mask: str | None = None

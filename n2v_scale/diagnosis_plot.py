@@ -15,12 +15,12 @@ INCHES = 4.5
 
 
 def draw_diagnosis(path: Path, diagnosis: Diagnosis) -> None:
-    """Write a PNG: a row a channel, the mean-variance plot left, the correlations right.
+    """Write a picture (PNG, SVG or PDF, as its name says): a row a channel, the mean-variance plot left, the correlations right.
 
     Raises
     ------
     ConfigError
-        When matplotlib is not installed.
+        When matplotlib is not installed, or writes no such file.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -36,7 +36,10 @@ def draw_diagnosis(path: Path, diagnosis: Diagnosis) -> None:
         _draw_correlation(axes[c, 1], channel)
         axes[c, 0].set_title(f"channel {c}: noise of sampled cells")
         axes[c, 1].set_title("correlation of the noise")
-    figure.savefig(path, dpi=110)
+    try:
+        figure.savefig(path, dpi=110)
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be drawn: {error}") from None
 
 
 def _draw_variance(ax: Any, channel: ChannelDiagnosis) -> None:

@@ -60,6 +60,9 @@ _CURES = {
     errno.EPERM: "name a folder that you may write to, or have it opened to you",
     errno.EROFS: "name a folder that can be written to",
     errno.EMFILE: "allow more open files first, such as with ulimit -n 4096",
+    errno.EEXIST: "choose another name",
+    errno.ENOTDIR: "choose another name: a part of it is a file",
+    errno.ENOENT: "check that its folder exists",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 

@@ -129,7 +129,7 @@ class BarProgress:
             BarColumn(bar_width=None),
             TaskProgressColumn(),
             TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
         )
         with RichProgress(*columns, console=self.console, expand=True) as bars:

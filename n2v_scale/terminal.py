@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -20,6 +21,7 @@ _PLAIN = str.maketrans(
     {"×": "x", "µ": "u", "μ": "u", "–": "-", "—": "-", "…": "...", "→": "->", "±": "+-"}
 )
 _ERRORS = "n2v_scale.plain"
+_NAMED = re.compile(r"\s*\S+(?: \S+)* {2,}")
 NARROWEST = 40
 """Text is not wrapped to fewer columns."""
 
@@ -98,6 +100,25 @@ def wrapped(text: str, columns: int | None, *, hang: int = 0) -> str:
         )
         for line in text.splitlines()
     )
+
+
+def fitted(text: str, columns: int | None) -> str:
+    """Lines of ``name  value`` wrapped so that a value goes on under itself.
+
+    >>> print(fitted("axes   z 16, y 96 and x 96 micrometer wide", columns=40))
+    axes   z 16, y 96 and x 96 micrometer
+           wide
+    """
+    if columns is None:
+        return text
+    return "\n".join(wrapped(line, columns, hang=_hang(line, columns)) for line in text.split("\n"))
+
+
+def _hang(line: str, columns: int) -> int:
+    """How far the value stands behind the line's own indent; 2 where there is none."""
+    named = _NAMED.match(line)
+    hang = len(named[0]) - (len(line) - len(line.lstrip())) if named else 2
+    return hang if hang <= columns // 2 else 2
 
 
 def table_text(rows: Iterable[Sequence[str]], columns: int | None = None) -> str:
