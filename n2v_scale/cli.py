@@ -18,15 +18,18 @@ from typing import Any
 
 import click
 
-from n2v_scale._version import __version__
 from n2v_scale.cli_baseline import baseline
 from n2v_scale.cli_cluster import cluster
+from n2v_scale.cli_completion import completion
 from n2v_scale.cli_diagnose import diagnose
+from n2v_scale.cli_doctor import doctor
 from n2v_scale.cli_evaluate import evaluate
 from n2v_scale.cli_predict import plan, predict, pyramid, verify
 from n2v_scale.cli_report import report
 from n2v_scale.cli_train import train
-from n2v_scale.errors import IncompleteError, N2VScaleError
+from n2v_scale.command_group import Commands
+from n2v_scale.completion import complete_addresses
+from n2v_scale.errors import IncompleteError, N2VScaleError, system_error_text
 from n2v_scale.options import (
     FloatTriple,
     IntTriple,
@@ -37,12 +40,14 @@ from n2v_scale.options import (
     selection,
     storage,
 )
-from n2v_scale.shell import say_summary, show_progress, volume_of
+from n2v_scale.shell import say, say_summary, show_progress, volume_of
+from n2v_scale.terminal import columns_of, paint, prepare_streams, wrapped
+from n2v_scale.versions import versions_text
 
 INTERRUPTED = 130
 EXIT_CODES = {
     0: "done; --json prints one JSON object on stdout, and nothing else",
-    1: "a mistake in what was asked, or a place that cannot be read or written",
+    1: "a mistake in what was asked; a place that cannot be read or written",
     2: "wrong usage of the command line",
     3: "incomplete: the same command computes what is missing",
     INTERRUPTED: "interrupted (Ctrl-C, SIGTERM): the same command goes on",
@@ -52,11 +57,25 @@ EPILOG = "\n".join(
 )
 
 
+def _say_versions(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(versions_text())
+        context.exit()
+
+
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EPILOG,
 )
-@click.version_option(__version__, prog_name="n2v-scale")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_say_versions,
+    help="Show the versions and exit.",
+)
 @click.option("-v", "--verbose", count=True, help="Show logs; twice for more.")
 def cli(verbose: int) -> None:
     """Denoise light-sheet volumes that are too large for memory, with no clean data.
@@ -107,7 +126,7 @@ def import_command(
 @click.option("--sample", is_flag=True, help="Read a sample: normalisation, noise, emptiness.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(volume: str, sample: bool, as_json: bool, **options: Any) -> None:
-    """Show what a volume is: axes, shape, voxel type and size, levels, storage.
+    """Show what a volume is: axes, shape, voxels, levels, storage.
 
     Says how it would be trained on, and why. With --sample, a stratified sample is read: mean and
     spread with 95% confidence, percentiles, saturation, empty space, and the camera's noise.
@@ -128,15 +147,15 @@ def info(volume: str, sample: bool, as_json: bool, **options: Any) -> None:
             found["sample"] = [channel.to_dict() for channel in survey.channels]
         click.echo(json.dumps(found, indent=2))
         return
-    click.echo(information_text(opened))
-    click.echo("\n".join(["training", *(f"  {reason}" for reason in reasons)]))
+    say(information_text(opened))
+    say("\n".join(["training", *(f"  {reason}" for reason in reasons)]))
     if survey is not None:
-        click.echo(survey_text(survey))
+        say(survey_text(survey))
 
 
 @cli.command()
 @click.argument("noisy")
-@click.option("--clean", help="Also write the truth, as float32, to this address.")
+@click.option("--clean", metavar="VOLUME", help="Write the truth here, as float32.")
 @click.option("--shape", type=IntTriple(), default="64,256,256", show_default=True, help="Voxels.")
 @click.option(
     "--voxel-size", type=FloatTriple(), default="2,0.4,0.4", show_default=True, help="Micrometers."
@@ -148,7 +167,7 @@ def info(volume: str, sample: bool, as_json: bool, **options: Any) -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 def simulate(noisy: str, clean: str | None, overwrite: bool, **parameters: Any) -> None:
-    """Simulate a light-sheet volume of tissue, with its ground truth.
+    """Simulate a light-sheet volume of tissue, and its truth.
 
     \b
     Example:
@@ -162,7 +181,13 @@ def simulate(noisy: str, clean: str | None, overwrite: bool, **parameters: Any) 
 
 @cli.command()
 @click.argument("folder", default="demo")
-@click.option("--minutes", type=float, default=5.0, show_default=True, help="Of training.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Of training.",
+)
 @click.option("--shape", type=IntTriple(), default="64,256,256", show_default=True, help="Voxels.")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random."
@@ -171,7 +196,7 @@ def simulate(noisy: str, clean: str | None, overwrite: bool, **parameters: Any) 
 def demo(
     folder: str, minutes: float, shape: tuple[int, int, int], seed: int, as_json: bool
 ) -> None:
-    """Simulate, train, predict, evaluate and write a report: the tool in one command.
+    """Simulate, train, predict, evaluate, report: all in one command.
 
     \b
     Example:
@@ -182,7 +207,10 @@ def demo(
     result = run_demo(
         Path(folder), minutes=minutes, shape=shape, seed=seed, progress=show_progress()
     )
-    click.echo(json.dumps(result.to_dict()) if as_json else result.text())
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+    else:
+        say(result.text())
 
 
 for command in (
@@ -196,13 +224,17 @@ for command in (
     pyramid,
     report,
     cluster,
+    doctor,
+    completion,
 ):
     cli.add_command(command)
+complete_addresses(cli)
 
 
 def main() -> None:
     """Run the command line; a user's mistake never shows a traceback."""
     signal.signal(signal.SIGTERM, _terminate)
+    prepare_streams()
     try:
         code = cli.main(standalone_mode=False, prog_name="n2v-scale")
     except click.exceptions.Abort:
@@ -211,15 +243,19 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except IncompleteError as error:
-        code = _fail("incomplete", error)
+        code = _fail("incomplete", str(error), error.exit_code)
     except N2VScaleError as error:
-        code = _fail("error", error)
+        code = _fail("error", str(error), error.exit_code)
     except KeyboardInterrupt:
         code = _interrupted()
     except OSError as error:  # a place that cannot be written, a disk that is full
-        click.echo(f"error: {error}", err=True)
-        code = 1
+        code = _fail("error", system_error_text(error), 1)
+    except MemoryError as error:
+        code = _fail("error", f"memory is short{f' ({error})' if str(error) else ''}: {SHORT}", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+SHORT = "use fewer --workers, a smaller --tile or --block, or more memory"
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -232,9 +268,17 @@ def _interrupted() -> int:
     return INTERRUPTED
 
 
-def _fail(kind: str, error: N2VScaleError) -> int:
-    click.echo(f"{kind}: {error}", err=True)
-    return error.exit_code
+def _fail(kind: str, message: str, code: int) -> int:
+    _complain(kind, message)
+    return code
+
+
+def _complain(kind: str, message: str) -> None:
+    """On stderr, wrapped on a terminal; in a file an error is one line."""
+    stream = sys.stderr
+    text = wrapped(f"{kind}: {message}", columns_of(stream), hang=2)
+    word = paint(f"{kind}:", "red" if kind == "error" else "yellow", stream)
+    click.echo(word + text.removeprefix(f"{kind}:"), err=True, color=True)
 
 
 def _show_logs(level: int) -> None:
@@ -250,7 +294,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
     from n2v_scale.io.messages import InputWarning
 
     if issubclass(category, InputWarning):
-        click.echo(f"warning: {message}", err=True)
+        _complain("warning", str(message))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import click
 
 from n2v_scale.options import (
     Indices,
+    Picture,
     Values,
     division,
     given,
@@ -37,7 +38,7 @@ FILTERS = ("gaussian", "median", "nlm", "tv", "wavelet")
     metavar="FOLDER",
     help="Where the calibrated filter is kept. Default: OUTPUT.filter.",
 )
-@click.option("--plot", type=click.Path(), help="Draw the losses to this file (.png, .svg).")
+@click.option("--plot", type=Picture(), help="Draw the losses to this file (.png, .svg).")
 @click.option("--only", type=Indices(), metavar="BLOCKS", help="Blocks to compute: 12:40 or 3,7.")
 @click.option("--pyramid/--no-pyramid", default=True, help="Make the lower resolutions too.")
 @click.option(
@@ -55,7 +56,7 @@ FILTERS = ("gaussian", "median", "nlm", "tv", "wavelet")
 @submittable
 @on_cluster
 def baseline(volume: str, output: str, as_json: bool, **options: Any) -> None:
-    """Denoise a volume with a classical filter, to compare a model with.
+    """Denoise a volume with a classical filter, to compare with.
 
     The filter's parameter is found on the noisy volume alone: with some voxels hidden, the filtered
     values are compared with what was hidden. Runs block by block, exactly, as predict does, and

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import Any
 
 import click
 
+from n2v_scale.command_group import Commands
 from n2v_scale.errors import ClusterError, ConfigError
 from n2v_scale.options import on_cluster
 from n2v_scale.shell import show_progress
+from n2v_scale.terminal import paint
 
 
-@click.group()
+@click.group(cls=Commands)
 def cluster() -> None:
-    """Look at a cluster before it is used: the job script, and one worker.
+    """Look at a cluster before it is used: a job, and one worker.
 
     \b
     Example:
       n2v-scale cluster script --cluster slurm --cluster-config gpu.toml
-      n2v-scale cluster check --cluster slurm --cluster-config gpu.toml --volume volume.zarr
+      n2v-scale cluster check --cluster slurm --volume volume.zarr
     """
 
 
@@ -50,7 +53,7 @@ def check(volume: str | None, model: str | None, as_json: bool, cluster: Any) ->
 
     \b
     Example:
-      n2v-scale cluster check --cluster slurm --cluster-config gpu.toml --volume volume.zarr
+      n2v-scale cluster check --cluster slurm --volume volume.zarr
     """
     from n2v_scale.cluster_check import check_cluster
     from n2v_scale.cluster_settings import ClusterSettings
@@ -61,8 +64,10 @@ def check(volume: str | None, model: str | None, as_json: bool, cluster: Any) ->
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in found]))
     else:
+        good, bad = paint("ok ", "green", sys.stdout), paint("BAD", "red", sys.stdout)
         for finding in found:
-            click.echo(f"{'ok ' if finding.good else 'BAD'}  {finding.what:8}  {finding.seen}")
-    bad = [finding.what for finding in found if not finding.good]
-    if bad:
-        raise ClusterError(f"a worker there lacks: {', '.join(bad)}")
+            word = good if finding.good else bad
+            click.echo(f"{word}  {finding.what:8}  {finding.seen}", color=True)
+    lacking = [finding.what for finding in found if not finding.good]
+    if lacking:
+        raise ClusterError(f"a worker there lacks: {', '.join(lacking)}")

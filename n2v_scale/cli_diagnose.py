@@ -8,15 +8,15 @@ from typing import Any
 
 import click
 
-from n2v_scale.options import given, remote, selection
-from n2v_scale.shell import volume_of
+from n2v_scale.options import Picture, given, remote, selection
+from n2v_scale.shell import say, volume_of
 
 
 @click.command()
 @click.argument("volume")
 @click.option("--seed", type=click.IntRange(0), help="Of the sample. [default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--plot", type=click.Path(), help="Draw variance over mean, and correlations: a PNG.")
+@click.option("--plot", type=Picture(), help="Draw variance over mean, and correlations.")
 @selection
 @remote
 def diagnose(volume: str, as_json: bool, plot: str | None, **options: Any) -> None:
@@ -40,4 +40,7 @@ def diagnose(volume: str, as_json: bool, plot: str | None, **options: Any) -> No
         from n2v_scale.diagnosis_plot import draw_diagnosis
 
         draw_diagnosis(Path(plot), found)
-    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else diagnosis_text(found))
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        say(diagnosis_text(found))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from n2v_scale.options import camera, given, selection
-from n2v_scale.shell import show_progress, volume_of
+from n2v_scale.shell import say, show_progress, volume_of
 
 OWN = ("axes", "level", "series")
 """Options that say what of the first volume is meant, and not of the others."""
@@ -17,9 +17,13 @@ CAMERA = ("gain", "offset", "read_noise")
 
 @click.command()
 @click.argument("volume")
-@click.option("--reference", help="The clean volume.")
-@click.option("--noisy", help="The noisy volume that it was made from: needs no clean one.")
-@click.option("--pair", help="Another capture of the same, noisy or denoised as this one is.")
+@click.option("--reference", metavar="VOLUME", help="The clean volume.")
+@click.option("--noisy", metavar="VOLUME", help="What it was made from: needs no clean volume.")
+@click.option(
+    "--pair",
+    metavar="VOLUME",
+    help="Another capture, noisy or denoised as this is.",
+)
 @click.option("--model", metavar="MODEL", help="That made it. Default: the one on its record.")
 @camera
 @click.option("--range", "data_range", type=float, help="Peak of the PSNR. Default: reference's.")
@@ -35,7 +39,7 @@ def evaluate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Say how good a denoised volume is: against a clean one, the noisy one, or another capture.
+    """Say how good a denoised volume is, also without a clean one.
 
     With --reference, PSNR and SSIM; the PSNR's peak is the reference's 99.9th percentile minus its
     minimum. With --noisy, the error is estimated, with an interval: the noise's variance must be
@@ -46,7 +50,7 @@ def evaluate(
     \b
     Example:
       n2v-scale evaluate denoised.zarr --reference clean.zarr
-      n2v-scale evaluate denoised.zarr --noisy volume.zarr --gain 2.2 --offset 100 --read-noise 3.5
+      n2v-scale evaluate denoised.zarr --noisy volume.zarr
       n2v-scale evaluate first.zarr --pair second.zarr
     """
     from n2v_scale.api import estimate_error, evaluate_pair
@@ -86,7 +90,10 @@ def evaluate(
         captures = evaluate_pair(opened, other, progress=show_progress(), **seed)
         shown["pair"] = captures.to_dict()
         lines.append(pair_text(captures))
-    click.echo(json.dumps(shown) if as_json else "\n".join(lines))
+    if as_json:
+        click.echo(json.dumps(shown))
+    else:
+        say("\n".join(lines))
 
 
 def _matching(address: str, options: dict[str, Any], **own: Any) -> Any:

@@ -21,7 +21,7 @@ from n2v_scale.options import (
     storage,
     submittable,
 )
-from n2v_scale.shell import say_summary, show_progress, volume_of
+from n2v_scale.shell import say, say_summary, show_progress, volume_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -89,7 +89,7 @@ def geometry(command: Command) -> Command:
 @remote
 @on_cluster
 def plan(volume: str, model: str, speed: float | None, as_json: bool, **options: Any) -> None:
-    """Show what a prediction would do and take, before anything runs.
+    """Show what a prediction would do and take; nothing runs.
 
     \b
     Example:
@@ -103,7 +103,10 @@ def plan(volume: str, model: str, speed: float | None, as_json: bool, **options:
     planned = plan_prediction(opened, model, f"{opened.address}{NO_OUTPUT}", **chosen)
     chosen.pop("storage_options")
     outlook = forecast(planned, speed=speed and speed * 1e6, **chosen)
-    click.echo(json.dumps(outlook.to_dict(), indent=2) if as_json else outlook_text(outlook))
+    if as_json:
+        click.echo(json.dumps(outlook.to_dict(), indent=2))
+    else:
+        say(outlook_text(outlook))
 
 
 NO_OUTPUT = ".n2v-scale-plan"
@@ -128,17 +131,17 @@ NO_OUTPUT = ".n2v-scale-plan"
 @submittable
 @on_cluster
 def predict(volume: str, model: str, output: str, as_json: bool, **options: Any) -> None:
-    """Denoise a volume with a trained model into a new, pyramidal OME-Zarr.
+    """Denoise a volume with a trained model into a new OME-Zarr.
 
-    Runs block by block on a local Dask cluster, or, with --cluster, as jobs of a batch system. The
-    same command, run again, goes on with what is missing. The halo comes on top of --block and
-    --tile.
+    The output has a pyramid. Runs block by block on a local Dask cluster, or, with --cluster, as
+    jobs of a batch system. The same command, run again, goes on with what is missing. The halo
+    comes on top of --block and --tile.
 
     \b
     Example:
       n2v-scale predict volume.zarr model.n2v denoised.zarr
-      n2v-scale predict volume.zarr model.n2v denoised.zarr --memory 16GB --mask foreground.zarr
-      n2v-scale predict volume.zarr model.n2v denoised.zarr --cluster slurm --jobs 16
+      n2v-scale predict volume.zarr model.n2v denoised.zarr --memory 16GB
+      n2v-scale predict volume.zarr model.n2v denoised.zarr --cluster slurm
     """
     from n2v_scale.api import predict as predict_volume
 
@@ -156,9 +159,10 @@ def predict(volume: str, model: str, output: str, as_json: bool, **options: Any)
 def verify(
     output: str, mend: bool, as_json: bool, storage_options: dict[str, str], cluster: Any
 ) -> None:
-    """Read an output back, and tell whether all of it is there as it was written.
+    """Read an output back, and tell whether all of it is there.
 
-    Exits with 3 when it is not. --repair computes those blocks again, and only those.
+    What is stored is compared with the checksums of what was written. Exits with 3 when it is not
+    whole. --repair computes those blocks again, and only those.
 
     \b
     Example:
@@ -174,7 +178,10 @@ def verify(
         say_summary(summary, as_json=as_json)
         return
     found = verify_written(output, progress=show_progress(), **where)
-    click.echo(json.dumps(found.to_dict()) if as_json else found.text())
+    if as_json:
+        click.echo(json.dumps(found.to_dict()))
+    else:
+        say(found.text())
     if not found.whole:
         raise IncompleteError(f"{output} is not whole; {found.cure}")
 

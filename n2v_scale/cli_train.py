@@ -20,7 +20,7 @@ from n2v_scale.options import (
     selection,
     submittable,
 )
-from n2v_scale.shell import SELECTION, show_progress, volume_of
+from n2v_scale.shell import SELECTION, say, show_progress, volume_of
 
 HELP = {
     "preset": "How long to train: 500, 2,000 or 10,000 steps. [default: balanced]",
@@ -110,7 +110,7 @@ def train(volumes: tuple[str, ...], output: str, as_json: bool, **options: Any) 
     \b
     Example:
       n2v-scale train volume.zarr -o model.n2v
-      n2v-scale train monday.zarr tuesday.zarr -o model.n2v --minutes 20 --channel 0
+      n2v-scale train monday.zarr tuesday.zarr -o model.n2v --minutes 20
     """
     from n2v_scale.api import train as train_volumes
     from n2v_scale.train_summary import summary_of, version
@@ -122,4 +122,7 @@ def train(volumes: tuple[str, ...], output: str, as_json: bool, **options: Any) 
     if os.environ.get("RANK", "0") != "0":  # of several processes, one speaks
         return
     summary = summary_of(output, model.card, already_finished=version(output) == before)
-    click.echo(json.dumps(summary.to_dict()) if as_json else summary.text())
+    if as_json:
+        click.echo(json.dumps(summary.to_dict()))
+    else:
+        say(summary.text())

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -170,6 +171,8 @@ def job_client(
 def job_script(settings: ClusterSettings) -> str:
     """The script of a job as it would be submitted; the scheduler's address is made up.
 
+    Nothing is written, neither here nor in the home directory.
+
     Raises
     ------
     ConfigError
@@ -179,8 +182,9 @@ def job_script(settings: ClusterSettings) -> str:
     tls = ("--tls-ca-file", *("--tls-cert", "--tls-key"))
     keys = [] if settings.insecure else [part for o in tls for part in (o, f"{shared}/keys-…")]
     scheme = "tcp" if settings.insecure else "tls"
-    jobs = Jobs(settings, f"{scheme}://SCHEDULER:PORT", 2, shared / "logs", tls=keys)
-    return jobs.job("n2v-1").job_script()
+    with tempfile.TemporaryDirectory() as logs:  # dask-jobqueue makes the folder that it is told
+        jobs = Jobs(settings, f"{scheme}://SCHEDULER:PORT", 2, Path(logs), tls=keys)
+        return jobs.job("n2v-1").job_script().replace(logs, str(shared / "logs"))
 
 
 @contextmanager
@@ -206,12 +210,18 @@ def shared_folder(settings: ClusterSettings) -> Path:
     Raises
     ------
     ConfigError
-        When it names a variable that is not set.
+        When it names a variable that is not set, or the home directory and there is none.
     """
     folder = os.path.expandvars(settings.shared or "~/.n2v-scale")
     if "$" in folder:
         raise ConfigError(f"shared = {settings.shared!r} names a variable that is not set here")
-    return Path(folder).expanduser().absolute()
+    try:
+        return Path(folder).expanduser().absolute()
+    except RuntimeError:
+        raise ConfigError(
+            f"shared = {folder!r}: no home directory is known here; set HOME, or set shared to a "
+            "folder that the nodes see too"
+        ) from None
 
 
 def _tasks_in_hand(client: Client) -> dict[str, int]:
@@ -266,10 +276,14 @@ def scheduler_client(settings: ClusterSettings) -> Iterator[Client]:
         try:
             with uninterrupted():
                 client = Client(address, security=security, timeout=CONNECT_S, set_as_default=False)
-        except (OSError, TimeoutError, TypeError, ValueError) as error:
-            cure = "" if settings.tls_ca else " (a tls:// scheduler needs --tls-ca, -cert and -key)"
+        except (TypeError, ValueError) as error:
             raise ClusterError(
-                f"the scheduler {address} does not answer within {CONNECT_S:g} s{cure}: {error}"
+                f"the scheduler {address} cannot be talked to (a tls:// scheduler needs --tls-ca, "
+                f"--tls-cert and --tls-key): {error}"
+            ) from error
+        except (OSError, TimeoutError) as error:
+            raise ClusterError(
+                f"the scheduler {address} does not answer within {CONNECT_S:g} s: {error}"
             ) from error
         try:
             yield client

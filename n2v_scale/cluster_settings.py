@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from n2v_scale.config import Bytes, Positive, Seconds, Settings, read_settings
+from n2v_scale.config import Bytes, Positive, Seconds, Settings, read_settings, read_table
 from n2v_scale.errors import ConfigError
 
 BatchSystem = Literal["slurm", "pbs", "lsf", "sge", "htcondor", "oar", "moab"]
@@ -139,8 +139,10 @@ def _chosen(
     if word is None:
         return read_settings(ClusterSettings, file, **given)
     if word in ("local", *BATCH_SYSTEMS):
+        _refuse_another_system(word, word, file)
         return read_settings(ClusterSettings, file, system=word, **given)
     if "://" in word or word.endswith(".json"):
+        _refuse_another_system(word, "scheduler", file)
         return read_settings(ClusterSettings, file, system="scheduler", address=word, **given)
     preset = presets_folder() / f"{word}.toml"
     if not preset.is_file():
@@ -152,13 +154,53 @@ def _chosen(
     return read_settings(ClusterSettings, preset, **given)
 
 
+def _refuse_another_system(word: str, system: str, file: str | PathLike[str] | None) -> None:
+    """What is written for one batch system hardly suits another."""
+    own = None if file is None else read_table(ClusterSettings, file).get("system")
+    if own not in (None, system):
+        raise ConfigError(
+            f'--cluster {word}: {file} says system = "{own}"; leave out --cluster, or change the '
+            "file"
+        )
+
+
 def presets_folder() -> Path:
-    """Where a user's presets lie: ``~/.config/n2v-scale/clusters``."""
+    """Where a user's presets lie: ``~/.config/n2v-scale/clusters``.
+
+    Raises
+    ------
+    ConfigError
+        When nobody knows where the home directory is.
+    """
     config = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(config) if config else Path.home() / ".config") / "n2v-scale" / "clusters"
+    return (Path(config) if config else home_folder() / ".config") / "n2v-scale" / "clusters"
+
+
+def home_folder() -> Path:
+    """The user's home directory.
+
+    Raises
+    ------
+    ConfigError
+        When ``HOME`` is not set, and the system knows no user of this number, as in a container.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise ConfigError(
+            "no home directory is known here: HOME is not set, and the system does not know this "
+            "user; set HOME"
+        ) from None
+
+
+def preset_names() -> list[str]:
+    """Of the user's presets, sorted; none where there is no such folder."""
+    try:
+        return sorted(path.stem for path in presets_folder().glob("*.toml"))
+    except (ConfigError, OSError):
+        return []
 
 
 def _presets() -> str:
-    names = sorted(path.stem for path in presets_folder().glob("*.toml"))
-    where = f"{presets_folder()}"
+    names, where = preset_names(), f"{presets_folder()}"
     return f"a preset of {where}: {', '.join(names)}" if names else f"a preset NAME.toml in {where}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -48,7 +49,7 @@ def _bytes(value: Any) -> Any:
     """A number of bytes from a text such as ``16GB`` or ``512MiB``."""
     try:
         return parse_bytes(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError("this is no amount of memory, such as 16GB") from None
 
 
@@ -120,9 +121,9 @@ class TrainSettings(CameraSettings):
     batch: Positive | None = None
     """Patches a step."""
     steps: Positive | None = None
-    minutes: Annotated[float, Field(gt=0)] | None = None
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Train for so long instead of a number of steps."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
     voxels_per_site: Annotated[int, Field(ge=2)] = 16
     """One voxel in so many is hidden and predicted."""
     blind_mask: str | None = None
@@ -284,7 +285,7 @@ def read_settings(
     ConfigError
         When the file cannot be read, or a setting is unknown or out of range.
     """
-    values = _of_table(_read_toml(Path(file)), kind.table) if file is not None else {}
+    values = read_table(kind, file) if file is not None else {}
     chosen = {key: value for key, value in given.items() if value is not None}
     for one, other in (("steps", "minutes"), ("minutes", "steps")):
         if one in chosen:
@@ -293,8 +294,24 @@ def read_settings(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = [_sentence(e) for e in error.errors()]
+        lines = [_sentence(e, kind) for e in error.errors()]
         raise ConfigError("; ".join(lines)) from None
+
+
+def read_table(kind: type[Settings], file: str | PathLike[str]) -> dict[str, Any]:
+    """What a TOML file says of these settings, not yet validated.
+
+    Raises
+    ------
+    ConfigError
+        When the file cannot be read, or the table's name stands for a single value.
+    """
+    values = _read_toml(Path(file))
+    if not isinstance(values.get(kind.table, {}), dict):
+        raise ConfigError(
+            f"{file}: {kind.table} is a table: write [{kind.table}] in a line of its own"
+        )
+    return _of_table(values, kind.table)
 
 
 def _of_table(values: dict[str, Any], table: str) -> dict[str, Any]:
@@ -304,17 +321,24 @@ def _of_table(values: dict[str, Any], table: str) -> dict[str, Any]:
     return {**common, **{key.replace("-", "_"): value for key, value in own.items()}}
 
 
-def _sentence(error: Any) -> str:
+def _sentence(error: Any, kind: type[Settings]) -> str:
     name = "-".join(str(part) for part in error["loc"][:1]).replace("_", "-") or "settings"
     if not error["loc"]:
         return str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         whole = ".".join(str(part) for part in error["loc"]).replace("_", "-")
-        return f"{whole}: there is no such setting"
+        return f"{whole}: there is no such setting{_nearest(whole, kind)}"
     if error["type"] == "tuple_type":
         return f"{name}: this has to be a list, in brackets (got {error['input']!r})"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{name}: {message} (got {error['input']!r})"
+
+
+def _nearest(name: str, kind: type[Settings]) -> str:
+    """A hint where a setting is called almost so."""
+    known = [field.replace("_", "-") for field in kind.model_fields]
+    near = get_close_matches(name, known, n=1, cutoff=0.75)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tifffile
+from distributed.system import MEMORY_LIMIT
 
 from n2v_scale.api import evaluate, import_volume, open_volume, predict, report, train
-from n2v_scale.errors import OutputError
+from n2v_scale.errors import ConfigError, OutputError
 from n2v_scale.evaluation import reference_range
 from n2v_scale.geometry import Box, Shape
 from n2v_scale.io.stores import normalise
@@ -24,6 +26,9 @@ from n2v_scale.metrics import best_gaussian
 from n2v_scale.progress import NoProgress, Progress, clock
 from n2v_scale.simulate import simulate_light_sheet
 from n2v_scale.slices import draw_slices
+
+BYTES_A_VOXEL = 6
+"""Of memory, while a volume is simulated."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ def simulate_volumes(
     for output in (noisy, clean):
         if output is not None and Path(output).exists() and not overwrite:
             raise OutputError(f"{output} exists: choose another name, or --overwrite")
+    _check_memory(parameters.get("shape", ()))
     progress.say("simulating")
     volume = simulate_light_sheet(**parameters)
     voxel_size = volume.parameters.voxel_size
@@ -87,6 +93,16 @@ def simulate_volumes(
     for output, values in written:
         if output is not None:
             _write(values, output, voxel_size, overwrite=overwrite, progress=progress)
+
+
+def _check_memory(shape: tuple[int, ...]) -> None:
+    """A simulated volume is made at once, unlike everything else here."""
+    needed = BYTES_A_VOXEL * prod(shape)
+    if needed > MEMORY_LIMIT:
+        raise ConfigError(
+            f"simulating {' x '.join(map(str, shape))} voxels needs {needed / 1e9:.3g} GB of "
+            f"memory and there are {MEMORY_LIMIT / 1e9:.3g} GB: choose a smaller --shape"
+        )
 
 
 def _write(

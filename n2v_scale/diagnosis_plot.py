@@ -15,14 +15,20 @@ INCHES = 4.5
 
 
 def draw_diagnosis(path: Path, diagnosis: Diagnosis) -> None:
-    """Write a PNG: a row a channel, the mean-variance plot left, the correlations right.
+    """Write a picture (PNG, SVG or PDF, as its name says): a row a channel.
+
+    The mean-variance plot is left, the correlations right.
 
     Raises
     ------
     ConfigError
-        When matplotlib is not installed.
+        When matplotlib is not installed, or writes no such file.
     """
-    diagnosis_figure(diagnosis).savefig(path, dpi=110)
+    figure = diagnosis_figure(diagnosis)
+    try:
+        figure.savefig(path, dpi=110)
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be drawn: {error}") from None
 
 
 def diagnosis_figure(diagnosis: Diagnosis) -> Any:

@@ -6,6 +6,8 @@ The command line prints the message and exits with ``exit_code``; nobody sees a 
 
 from __future__ import annotations
 
+import errno
+
 
 class N2VScaleError(Exception):
     """Base of everything this package raises on purpose."""
@@ -49,3 +51,26 @@ class IncompleteError(N2VScaleError):
     """Some blocks failed; the rest is written, and the same command runs only what is missing."""
 
     exit_code = 3
+
+
+_CURES = {
+    errno.ENOSPC: "free some space, or name another folder; the same command goes on",
+    errno.EDQUOT: "free some space, or name another folder; the same command goes on",
+    errno.EACCES: "name a folder that you may write to, or have it opened to you",
+    errno.EPERM: "name a folder that you may write to, or have it opened to you",
+    errno.EROFS: "name a folder that can be written to",
+    errno.EMFILE: "allow more open files first, such as with ulimit -n 4096",
+    errno.EEXIST: "choose another name",
+    errno.ENOTDIR: "choose another name: a part of it is a file",
+    errno.ENOENT: "check that its folder exists",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def system_error_text(error: OSError) -> str:
+    """What the system refused, where, and what to do about it."""
+    if error.errno is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename is not None else ""
+    cure = _CURES.get(error.errno)
+    return f"{where}{error.strerror}" + (f"; {cure}" if cure else "")

@@ -56,6 +56,8 @@ class Summary:
     """Blocks of this run; the others were done before, or are not wanted."""
     missing: int
     """Blocks that are still to be done."""
+    lower_missing: int
+    """The same of the lower resolutions."""
     voxels: int
     skipped: int
     """Voxels that needed no forward pass: empty, or outside the mask."""
@@ -314,12 +316,14 @@ def _raise_incomplete(output: Output, totals: Totals) -> None:
 def _summary(
     plan: Plan, totals: Totals, workers: int, started: float, *, already_finished: bool = False
 ) -> Summary:
-    done = ledger_of(plan).done(plan.output.path, plan.blocks)
+    ledger = ledger_of(plan)
+    full, *lower = (~ledger.done(level.spec.path, len(level.grid)) for level in levels_of(plan))
     return Summary(
         output=plan.output.store,
         blocks=plan.blocks,
         computed=totals.computed,
-        missing=int((~done).sum()),
+        missing=int(full.sum()),
+        lower_missing=sum(int(level.sum()) for level in lower),
         voxels=totals.voxels,
         skipped=totals.skipped,
         already_finished=already_finished,

@@ -21,7 +21,7 @@ from n2v_scale.nets import FITTED, Network, build_network
 from n2v_scale.run import Run
 from n2v_scale.signals import requests
 from n2v_scale.sources import sampled_voxels
-from n2v_scale.step import take_step
+from n2v_scale.step import is_of_memory, take_step
 from n2v_scale.validation import Row, is_stale, note, validate
 from n2v_scale.weights import Weights
 
@@ -126,10 +126,9 @@ def train_network(run: Run) -> Trained:
 
 def _network(run: Run) -> Network:
     """With its first weights, on the device."""
-    design = run.design
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.settings.seed)
-        network = build_network(design.network, design.network_config)
+        network = _built(run)
     if run.initial is not None:
         network.load_state_dict(run.initial)
     elif run.begun is None and isinstance(network, FITTED):
@@ -139,6 +138,20 @@ def _network(run: Run) -> Network:
     network.to(run.device)
     channels_last(network)
     return network
+
+
+def _built(run: Run) -> Network:
+    """With random weights, on the CPU."""
+    design = run.design
+    try:
+        return build_network(design.network, design.network_config)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_of_memory(str(error)):
+            raise
+        raise TrainingError(
+            f"the network {design.network} does not fit the memory of this machine: choose fewer "
+            "--filters or a smaller --depth"
+        ) from error
 
 
 def _as_batch(patch: npt.NDArray[np.float32]) -> Tensor:

@@ -17,6 +17,8 @@ from n2v_scale.foreground import Foreground
 from n2v_scale.geometry import Box, Halo, Shape, as_shape, grid_shape, round_up
 from n2v_scale.io.volume import Volume
 
+ABSURD = 1e15
+"""So many bytes are not written out in digits."""
 READ_AT_ONCE = 10
 """Chunks that zarr decodes at a time."""
 
@@ -134,4 +136,4 @@ def check_budget(
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:,.3f} GB"
+    return f"{size / 1e9:,.3f} GB" if size < ABSURD else f"{size / 1e9:.3g} GB"

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from n2v_scale.errors import ModelError
 from n2v_scale.geometry import Halo, Shape
 
+VOLUME_NAMES = ("zarr.json", ".zarray", ".zgroup")
+"""What a zarr has, which stands here where the two were swapped."""
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "weights.safetensors"
 METRICS_NAME = "metrics.csv"
@@ -100,6 +102,10 @@ def read_document(folder: Path) -> dict[str, Any]:
     """The card at ``folder``, of whatever kind, as JSON."""
     path = folder / CARD_NAME
     if not path.is_file():
+        if any((folder / name).is_file() for name in VOLUME_NAMES):
+            raise ModelError(
+                f"no model at {folder}: it is a volume; the volume comes first, then the model"
+            )
         what = "is not a folder" if not folder.is_dir() else f"holds no {CARD_NAME}"
         raise ModelError(
             f"no model at {folder}: it {what}; `n2v-scale train VOLUME -o {folder}` makes one"

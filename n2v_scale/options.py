@@ -10,8 +10,10 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from n2v_scale.completion import Address, ClusterWord
 from n2v_scale.durations import parse_duration
 
+PICTURES = (".png", ".svg", ".pdf")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -126,11 +128,23 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]
 
         try:
             size = int(parse_bytes(value))
-        except ValueError:
+        except (ValueError, OverflowError):
             size = 0
         if size <= 0:
             self.fail(f"{value!r} is no amount of memory, such as 16GB", param, ctx)
         return size
+
+
+class Picture(Address):
+    """A file to draw to."""
+
+    name = "FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Its name, whose end says what kind of picture it is."""
+        if not str(value).lower().endswith(PICTURES):
+            self.fail(f"{value!r} has to end in {', '.join(PICTURES)}", param, ctx)
+        return str(value)
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
@@ -281,6 +295,7 @@ def on_cluster(command: Command) -> Command:
         ),
         click.option(
             "--cluster",
+            type=ClusterWord(),
             metavar="WORD",
             help="slurm, pbs, lsf, sge, htcondor, oar, moab; tls://HOST:PORT or scheduler.json of "
             "a Dask scheduler; or a preset. Default: this machine.",

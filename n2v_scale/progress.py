@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, Protocol
 
+from n2v_scale.terminal import is_terminal
+
 LINE_EVERY_S = 5.0
+"""At first; later each line waits for a tenth of what has passed, so that a day has 150 lines."""
+LINE_AT_LEAST_EVERY_S = 600.0
 
 
 class Step(Protocol):
@@ -59,7 +63,7 @@ class _Lines:
         """See :class:`Step`."""
         self.done += amount
         now = time.monotonic()
-        if now - self.spoken >= LINE_EVERY_S and self.done < self.total:
+        if now - self.spoken >= _pause(now - self.started) and self.done < self.total:
             self.spoken = now
             self.say(self.line(now - self.started, note))
 
@@ -76,8 +80,12 @@ class _Lines:
         )
 
 
+def _pause(elapsed: float) -> float:
+    return min(LINE_AT_LEAST_EVERY_S, max(LINE_EVERY_S, 0.1 * elapsed))
+
+
 class LineProgress:
-    """A line every few seconds: for log files and pipes."""
+    """A line now and then: for log files and pipes."""
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self.stream = stream or sys.stderr
@@ -121,7 +129,7 @@ class BarProgress:
             BarColumn(bar_width=None),
             TaskProgressColumn(),
             TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
         )
         with RichProgress(*columns, console=self.console, expand=True) as bars:
@@ -145,8 +153,8 @@ class BarProgress:
 
 
 def progress_for(stream: IO[str]) -> Progress:
-    """Bars when ``stream`` is a terminal, lines when it is not."""
-    return BarProgress(stream) if stream.isatty() else LineProgress(stream)
+    """Bars on a terminal whose cursor can be moved, lines elsewhere."""
+    return BarProgress(stream) if is_terminal(stream) else LineProgress(stream)
 
 
 def rate_text(rate: float, unit: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from n2v_scale.progress import Progress, amount_text, clock, progress_for
+from n2v_scale.terminal import columns_of, fitted
 
 SELECTION = ("axes", "level", "channels", "timepoints", "series")
 """Options that say what of an address is meant."""
@@ -27,6 +28,11 @@ def volume_of(address: str, options: dict[str, Any], **more: Any) -> Any:
     return open_volume(address, **selected, storage_options=options.get("storage_options"), **more)
 
 
+def say(text: str) -> None:
+    """A result, on stdout; on a terminal its lines are wrapped between words."""
+    click.echo(fitted(text, columns_of(sys.stdout)))
+
+
 def say_summary(summary: Any, *, as_json: bool) -> None:
     """What a run did, for people or as JSON."""
     if as_json:
@@ -38,24 +44,29 @@ def say_summary(summary: Any, *, as_json: bool) -> None:
 def say_written(summary: Any) -> None:
     """How many blocks, how fast, and where the time went."""
     if summary.already_finished:
-        click.echo(f"{summary.output}: was finished already, nothing to do")
+        say(f"{summary.output}: was finished already, nothing to do")
         return
-    click.echo(f"{summary.output}: {_what_was_done(summary)}")
+    say(f"{summary.output}: {_what_was_done(summary)}")
     if summary.skipped:
-        click.echo(f"  {summary.skipped / summary.voxels:.0%} was empty and needed no computing")
+        say(f"  {summary.skipped / summary.voxels:.0%} was empty and needed no computing")
     if summary.computed:
         if summary.no_posterior:
-            click.echo(f"  each voxel's own value was not put back: {summary.no_posterior}")
-        click.echo(f"  {_where_the_time_went(summary)}")
+            say(f"  each voxel's own value was not put back: {summary.no_posterior}")
+        say(f"  {_where_the_time_went(summary)}")
     if summary.missing:
-        click.echo(f"  {amount_text(summary.missing, 'block')} still to do")
+        say(f"  {amount_text(summary.missing, 'block')} still to do")
+    elif summary.lower_missing:
+        say(f"  lower resolutions still to do: n2v-scale pyramid {summary.output}")
 
 
 def _what_was_done(summary: Any) -> str:
     took = clock(summary.seconds)
     if not summary.computed:
-        rest = f"all blocks were there; lower resolutions and metadata in {took}"
-        return "no block was computed" if summary.missing else rest
+        if summary.missing:
+            return "no block was computed"
+        if summary.lower_missing:
+            return "all blocks were there, nothing was computed"
+        return f"all blocks were there; lower resolutions and metadata in {took}"
     rate = amount_text(summary.voxels / max(summary.seconds, 1e-9), "voxel")
     return f"{amount_text(summary.computed, 'block')} of {summary.blocks} in {took}, {rate}/s"
 

@@ -52,6 +52,11 @@ def _last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d) if x.is_cuda else x
 
 
+def is_of_memory(text: str) -> bool:
+    """Whether torch says in these words that memory is short."""
+    return any(words in text for words in ("not enough memory", "out of memory", "allocate memory"))
+
+
 @contextmanager
 def explained(run: Run) -> Iterator[None]:
     """Says of a device whose memory is too small what did not fit."""
@@ -60,7 +65,7 @@ def explained(run: Run) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         text = str(error)
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and "not enough memory" not in text and "out of memory" not in text:
+        if not known and not is_of_memory(text):
             raise
         raise DeviceMemoryError(
             f"a step of {run.design.batch} patches of {run.design.patch} does not fit the memory "

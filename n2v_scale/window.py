@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import pickle
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Generic, TypeVar
@@ -72,13 +74,27 @@ class _Try(Generic[Item]):
         return self.killed == ATTEMPTS - 1
 
 
-def _attempt(function: Callable[[Item], Any], item: Item) -> Outcome[Item]:
-    """The task: an exception is a result, so that no worker logs a traceback of its own."""
+def _attempt(function: Callable[[Item], Any], item: Item, home: str) -> Outcome[Item]:
+    """The task: an exception is a result, so that no worker logs a traceback of its own.
+
+    ``home`` is the machine that asks.
+    """
     _forget_names()
     try:
         return Outcome(item, result=function(item), worker=str(get_worker().name))
     except Exception as error:  # whatever it is, the others go on
-        return Outcome(item, error=_sendable(error))
+        return Outcome(item, error=_sendable(placed(error, socket.gethostname(), home)))
+
+
+def placed(error: Exception, node: str, home: str) -> Exception:
+    """``error`` with the node where it was met, unless that is ``home``: what is missing there may
+    well be here.
+    """
+    if node == home or not isinstance(error, N2VScaleError) or len(error.args) != 1:
+        return error
+    named = copy(error)
+    named.args = (f"on node {node}: {error}",)
+    return named
 
 
 def _forget_names() -> None:
@@ -132,7 +148,7 @@ def run_window(
     crew = crew or Crew(client)
     queue = _Queue(items)
     open_tries: dict[Future[Any], _Try[Item]] = {}
-    running = as_completed(loop=client.loop)
+    running, home = as_completed(loop=client.loop), socket.gethostname()
 
     def submit() -> None:
         for _ in range(crew.window - len(open_tries)):
@@ -140,7 +156,7 @@ def run_window(
             if attempt is None:
                 return
             with scheduler_of(client):
-                future = client.submit(_attempt, function, attempt.item, pure=False)
+                future = client.submit(_attempt, function, attempt.item, home, pure=False)
             open_tries[future] = attempt
             running.add(future)
 

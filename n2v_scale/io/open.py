@@ -28,6 +28,9 @@ from n2v_scale.io.tiff_volume import planes_volume, tiff_volume
 from n2v_scale.io.transforms import scale_and_translation
 from n2v_scale.io.volume import Axis, Volume, check_dtype
 
+MODEL_CARD = "model.json"
+"""What a model folder has: it stands here where the two were swapped."""
+
 
 def open_volume(
     address: str | os.PathLike[str],
@@ -164,6 +167,8 @@ def _no_image(path: Path) -> str:
         return f"{path} is neither a zarr nor a TIFF file: convert it to OME-Zarr or TIFF"
     if not any(path.iterdir()):
         return f"{path} is an empty folder"
+    if (path / MODEL_CARD).is_file():
+        return f"{path} is a model: the volume comes first, then the model"
     return (
         f"{path} is neither a zarr (it holds none of {', '.join(METADATA_NAMES)}) "
         "nor a folder of TIFF planes"

@@ -15,6 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+import dask
+
 from n2v_scale.cluster_settings import ClusterSettings
 from n2v_scale.errors import ClusterError, ConfigError
 
@@ -197,14 +199,17 @@ def _clock(total: float, *, minutes_only: bool) -> str:
 
 
 @contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """dask-jobqueue 0.9 replaces the handler of Ctrl-C as it is imported, in a main thread only."""
-    set_handler = signal.signal
+def _nothing_touched() -> Iterator[None]:
+    """dask-jobqueue 0.9 replaces the handler of Ctrl-C as it is imported, in a main thread only,
+    and writes a file of examples into the home directory.
+    """
+    set_handler, ensure_file = signal.signal, dask.config.ensure_file
     signal.signal = lambda *_: None
+    dask.config.ensure_file = lambda **_: None
     try:
         yield
     finally:
-        signal.signal = set_handler
+        signal.signal, dask.config.ensure_file = set_handler, ensure_file
 
 
 CLASSES = {
@@ -221,7 +226,7 @@ CLASSES = {
 
 def _job_class(system: str) -> Any:
     try:
-        with _handlers_kept():
+        with _nothing_touched():
             library: Any = import_module("dask_jobqueue")
     except ImportError as error:
         raise ClusterError(
