@@ -196,7 +196,7 @@ def simulate(noisy: str, clean: str | None, overwrite: bool, **parameters: Any) 
 def demo(
     folder: str, minutes: float, shape: tuple[int, int, int], seed: int, as_json: bool
 ) -> None:
-    """Simulate, train, predict, evaluate, report: all in one command.
+    """Simulate, train, predict, evaluate, report, at one go.
 
     \b
     Example:

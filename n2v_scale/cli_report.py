@@ -37,7 +37,7 @@ def report(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write one HTML file that shows what was done, and whether to trust it.
+    """Write one HTML file that shows what was done and its quality.
 
     Slices of the noisy and the denoised volume under a slider, the estimated error with its
     interval, what was taken away, the noise, the training, a map of the blocks, and everything that
