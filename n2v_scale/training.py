@@ -18,7 +18,6 @@ from distributed.security import Security
 from n2v_scale.budget import Budget
 from n2v_scale.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint, step_of
 from n2v_scale.chosen_method import chosen_method
-from n2v_scale.cluster import thread_client
 from n2v_scale.config import NETWORKS, TrainSettings
 from n2v_scale.cores import available_cores
 from n2v_scale.devices import choose_device, torch_threads
@@ -30,6 +29,7 @@ from n2v_scale.errors import (
 )
 from n2v_scale.io.volume import Volume
 from n2v_scale.job import Job, agreed, check_folder, decide
+from n2v_scale.local_cluster import thread_client
 from n2v_scale.lock import driver_lock
 from n2v_scale.loop import train_network
 from n2v_scale.mask_files import blind_mask_of
