@@ -69,11 +69,8 @@ def train_model(
     started = monotonic()
     progress = progress or NoProgress()
     group = found_ranks()
-    if group is not None and settings.devices > 1:
-        raise ConfigError(
-            "--devices starts processes itself, and this one was started with others already: "
-            "leave it out"
-        )
+    if group is not None:
+        _check_among_others(settings, place)
     check_folder(folder, volumes, settings.pair, settings.target)
     checkpoints = CheckpointFolder.beside(folder)
     with joined(group, choose_device(settings.device)) as ranks:
@@ -98,6 +95,22 @@ def train_model(
             remove_empty(checkpoints.path)
         ranks.gathered(None)  # the others open the model once it is written
     return load_model(folder)
+
+
+def _check_among_others(settings: TrainSettings, place: Place) -> None:
+    """Refuse what each of several processes that somebody else has started would start again."""
+    if settings.devices > 1:
+        raise ConfigError(
+            "--devices starts processes itself, and this one was started with others already: "
+            "leave it out"
+        )
+    if place.settings.batch:
+        raise ConfigError(
+            f"--cluster {place.settings.system} asks for jobs, and each of the processes that "
+            "torchrun or srun has started would ask for its own: leave it out, as each reads its "
+            "patches itself; or let all of them read through one scheduler that runs already "
+            "(--cluster tls://HOST:PORT)"
+        )
 
 
 def _resolved(
