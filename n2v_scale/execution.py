@@ -136,6 +136,7 @@ def run_plan(
                 if plan.precision_is_open and ledger_of(plan).record() is None:
                     wanted = _to_do(Output(plan, complete=False), only, pyramid=pyramid)
                     plan = with_precision(plan, crew.of(plan, wanted), progress)
+                    lock.check()  # a worker may have been waited for, for hours
                 output = begin_output(plan, settings, look_at_input=full)
                 if full:
                     _recheck_budget(output.plan, budget)

@@ -231,6 +231,21 @@ def test_a_gpu_is_asked_for(scene: Scene, start: Start, tmp_path: Path) -> None:
     scene.check(tmp_path / "o.zarr")
 
 
+def test_a_gpu_that_torch_does_not_see_is_told_first(
+    scene: Scene, start: Start, tmp_path: Path
+) -> None:
+    """SLURM grants it, and the first worker that tries half precision on it has none."""
+    config = tmp_path / "gpu.toml"
+    text = scene.config(more="gpus = 1").read_text()
+    config.write_text(text.replace("1500MB", "5GB"))  # CUDA's own share
+    said = start(*scene.arguments(tmp_path / "o.zarr", config), "--device=auto").ends(1)
+    assert "error: on the worker" in said
+    assert "device cuda is not available here; available: cpu" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "o.zarr").exists()
+    until(lambda: not queue("PENDING", "RUNNING", "COMPLETING"), "no job left", 30)
+
+
 def test_no_more_jobs_than_there_is_work_for(scene: Scene, start: Start, tmp_path: Path) -> None:
     """Six are allowed; four blocks are two jobs of two tasks."""
     before, few = {job.number for job in queue()}, ("--only=0:4", "--no-pyramid")
