@@ -20,7 +20,7 @@ import numpy as np
 import zarr
 
 from n2v_scale.api import forecast, plan_prediction, predict, train
-from n2v_scale.cluster import local_client
+from n2v_scale.local_cluster import local_client
 from n2v_scale.prediction import CPU_TASKS
 
 MB = 1_000_000

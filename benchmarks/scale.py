@@ -25,11 +25,11 @@ import psutil
 import zarr
 
 import n2v_scale.blocks
-from n2v_scale.cluster import local_client
 from n2v_scale.config import PredictSettings
 from n2v_scale.denoiser import IDENTITY, Estimate, Identity
 from n2v_scale.execution import run_plan
 from n2v_scale.io.open import open_volume
+from n2v_scale.local_cluster import local_client
 from n2v_scale.memory import Budget
 from n2v_scale.plan import make_plan
 

@@ -34,12 +34,12 @@ from n2v_scale.api import open_volume, train
 from n2v_scale.architecture import design_for
 from n2v_scale.batches import batches_of
 from n2v_scale.budget import Budget
-from n2v_scale.cluster import thread_client
 from n2v_scale.config import TrainSettings
 from n2v_scale.cores import available_cores
 from n2v_scale.denoiser import Region
 from n2v_scale.devices import channels_last, choose_device, compute_exactly, torch_threads
 from n2v_scale.geometry import Box
+from n2v_scale.local_cluster import thread_client
 from n2v_scale.methods.n2v import Noise2Void
 from n2v_scale.metrics import psnr
 from n2v_scale.nets import build_network

@@ -1,17 +1,15 @@
 """A Dask client for whatever is to compute: one door to this machine, batch systems, schedulers.
 
-TLS wherever something leaves the process.
+TLS wherever something leaves the process. What runs on this machine alone is in
+:mod:`n2v_scale.local_cluster`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client
 from distributed.security import Security
-from distributed.system import MEMORY_LIMIT
 from distributed.utils import get_ip
 
 from n2v_scale.cluster_settings import ClusterSettings
@@ -31,14 +28,12 @@ from n2v_scale.jobqueue.credentials import Credentials, temporary_credentials
 from n2v_scale.jobqueue.keeper import JobKeeper
 from n2v_scale.jobqueue.scripts import Jobs
 from n2v_scale.jobqueue.states import asking
+from n2v_scale.local_cluster import client_of, local_client
+from n2v_scale.signals import uninterrupted
 from n2v_scale.watch import watch_over
 from n2v_scale.worker_settings import worker_settings
 
-LOOPBACK = "127.0.0.1"
 CONNECT_S = 30.0
-START_S = 120.0
-"""For the workers of this machine; Ctrl-C waits so long too."""
-ALLOWED = "distributed.scheduler.allowed-failures"
 PATIENCE = 50
 """Workers that may be lost with a task before Dask gives it up."""
 
@@ -61,36 +56,6 @@ def open_client(
     if settings.batch:
         return job_client(settings, jobs=workers, tasks=tasks, say=say)
     return local_client(workers, threads=tasks, a_gpu_each=a_gpu_each)
-
-
-@contextmanager
-def local_client(workers: int, *, threads: int = 1, a_gpu_each: bool = False) -> Iterator[Client]:
-    """A client of ``workers`` processes on this machine, each with ``threads`` tasks at a time.
-
-    TLS with certificates made for this run, every port and dashboard on the loopback address.
-    With ``a_gpu_each`` the first worker sees the first GPU alone, and so on.
-    """
-    with _client(
-        cls=_OneGPUEach if a_gpu_each and workers > 1 else LocalCluster,
-        n_workers=workers,
-        threads_per_worker=threads,
-        processes=True,
-        memory_limit=MEMORY_LIMIT // workers,
-        host=LOOPBACK,
-        protocol="tls://",
-        security=Security.temporary(),
-        preload=["n2v_scale.worker_setup"],
-    ) as client:
-        yield client
-
-
-@contextmanager
-def thread_client(threads: int) -> Iterator[Client]:
-    """A client of threads in this process: for reading ahead while something else computes."""
-    with _client(
-        n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0
-    ) as client:
-        yield client
 
 
 @contextmanager
@@ -128,7 +93,7 @@ def job_client(
     with (
         keys as made,
         _no_job_left() as keepers,
-        _client(
+        client_of(
             losses=PATIENCE if patient else 0,
             n_workers=0,
             processes=True,
@@ -272,7 +237,7 @@ def scheduler_client(settings: ClusterSettings) -> Iterator[Client]:
         tls_client_key=settings.tls_key,
         require_encryption=address.startswith("tls://"),
     )
-    with _configured():
+    with dask.config.set(worker_settings()):
         try:
             with uninterrupted():
                 client = Client(address, security=security, timeout=CONNECT_S, set_as_default=False)
@@ -303,74 +268,3 @@ def _address(settings: ClusterSettings) -> str:
         raise ConfigError(
             f"{given} is not the scheduler file of a running scheduler: {error}"
         ) from None
-
-
-class _OneGPUEach(LocalCluster):
-    """A local cluster whose workers see one GPU each, in turn."""
-
-    def new_worker_spec(self) -> dict[Any, Any]:
-        """See :class:`distributed.SpecCluster`."""
-        ((name, spec),) = super().new_worker_spec().items()
-        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = seen.split(",") if seen else None
-        mine = gpus[int(name) % len(gpus)] if gpus else str(name)
-        options = {**spec["options"], "env": {"CUDA_VISIBLE_DEVICES": mine}}
-        return {name: {**spec, "options": options}}
-
-
-@contextmanager
-def _client(
-    cls: type[LocalCluster] = LocalCluster, losses: int = 0, **options: Any
-) -> Iterator[Client]:
-    workers = options.pop("n_workers")
-    with _configured(), dask.config.set({ALLOWED: losses}):
-        with uninterrupted():
-            cluster = cls(
-                n_workers=0 if cls is _OneGPUEach else workers,
-                **options,
-                dashboard_address=f"{LOOPBACK}:0",
-                worker_dashboard_address=f"{LOOPBACK}:0",
-                silence_logs=logging.CRITICAL,
-            )
-            try:
-                client = Client(cluster, set_as_default=False)
-                if cls is _OneGPUEach:
-                    cluster.scale(workers)
-                    client.wait_for_workers(workers, timeout=START_S)
-            except TimeoutError as error:
-                cluster.close()
-                raise ClusterError(
-                    f"not all of {workers} workers have started within {START_S:g} s"
-                ) from error
-        try:
-            yield client
-        finally:
-            with uninterrupted():
-                client.close()
-                cluster.close()
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the end: no cluster is left half started or half closed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-    before = {
-        number: signal.signal(number, lambda received, _: caught.append(received))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if caught:
-        signal.raise_signal(caught[0])
-
-
-@contextmanager
-def _configured() -> Iterator[None]:
-    with dask.config.set(worker_settings()):
-        yield

@@ -66,6 +66,8 @@ class Forecast:
     """Why there is none although the model is blind."""
     write: str = "mean"
     """What of the estimate."""
+    precision: str = "float32"
+    """Of the arithmetic; auto where a worker is asked, and then the sizes are those of float32."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -129,6 +131,7 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
         noise=None if plan.noise is None else [asdict(noise) for noise in plan.noise],
         no_posterior=plan.no_posterior,
         write=plan.write,
+        precision="auto" if plan.precision_is_open else plan.precision,
     )
 
 

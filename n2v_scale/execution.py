@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from time import perf_counter, time
@@ -41,6 +41,7 @@ from n2v_scale.plan import Plan
 from n2v_scale.progress import NoProgress, Progress
 from n2v_scale.pyramid import shrink_block
 from n2v_scale.recovery import Level, all_done, is_intact, levels_of, recheck_input
+from n2v_scale.worker_precision import with_precision
 
 LISTED = 20
 """Blocks that failed and are named in the message."""
@@ -134,17 +135,22 @@ def run_plan(
         with driver_lock(plan.output.store, wait=progress.say) as lock:
             if overwrite:
                 clear_output(plan)
-            output = begin_output(plan, settings, look_at_input=full)
-            if full:
-                _recheck_budget(output.plan, budget)
-                _say_posterior(output.plan, progress)
-            to_do = _to_do(output, only, pyramid=pyramid)
-            if not to_do and _waits(output) and not output.input_changed:
-                return _summary(output.plan, totals, 0, started)  # and no worker is started
-            with _client(client, cluster, output, budget, to_do, progress) as used:
-                driver = Driver(Crew(used), output.ledger, lock, progress, events)
+            with _CrewOnDemand(client, cluster, budget, progress) as crew:
+                if plan.precision_is_open and ledger_of(plan).record() is None:
+                    wanted = _to_do(Output(plan, complete=False), only, pyramid=pyramid)
+                    plan = with_precision(plan, crew.of(plan, wanted), progress)
+                    lock.check()  # a worker may have been waited for, for hours
+                output = begin_output(plan, settings, look_at_input=full)
+                if full:
+                    _recheck_budget(output.plan, budget)
+                    _say_posterior(output.plan, progress)
+                to_do = _to_do(output, only, pyramid=pyramid)
+                if not to_do and _waits(output) and not output.input_changed:
+                    return _summary(output.plan, totals, 0, started)  # and no worker is started
+                used = crew.of(output.plan, to_do)
+                driver = Driver(used, output.ledger, lock, progress, events)
                 _run(driver, output, totals, only=only, pyramid=pyramid, name=name)
-                workers = driver.crew.workers
+                workers = used.workers
                 _note_run(output, totals, workers, started)
             _raise_incomplete(output, totals)
     return _summary(output.plan, totals, workers, started)
@@ -225,25 +231,36 @@ def _recheck_budget(plan: Plan, budget: Budget) -> None:
     )
 
 
-def _client(
-    client: Client | None,
-    cluster: ClusterSettings | None,
-    output: Output,
-    budget: Budget,
-    to_do: int,
-    progress: Progress,
-) -> AbstractContextManager[Client]:
-    if client is not None:
-        return nullcontext(client)
-    cluster = cluster or ClusterSettings()
-    together = budget.tasks if cluster.batch else 1  # a job is dearer than a process
-    return open_client(
-        cluster,
-        workers=min(budget.workers, -(-max(1, to_do) // together)),
-        tasks=budget.tasks,
-        say=progress.say,
-        a_gpu_each=output.plan.device == "cuda",
-    )
+class _CrewOnDemand(ExitStack):
+    """Workers that are started when they are first asked for, and stopped at the end."""
+
+    def __init__(
+        self,
+        client: Client | None,
+        cluster: ClusterSettings | None,
+        budget: Budget,
+        progress: Progress,
+    ) -> None:
+        super().__init__()
+        self.client, self.cluster = client, cluster or ClusterSettings()
+        self.budget, self.progress = budget, progress
+        self.started: Crew | None = None
+
+    def of(self, plan: Plan, to_do: int) -> Crew:
+        """Workers for so many blocks of ``plan``; once there are some, these."""
+        if self.started is None:
+            self.started = Crew(self.client or self.enter_context(self._opened(plan, to_do)))
+        return self.started
+
+    def _opened(self, plan: Plan, to_do: int) -> AbstractContextManager[Client]:
+        together = self.budget.tasks if self.cluster.batch else 1  # a job is dearer than a process
+        return open_client(
+            self.cluster,
+            workers=min(self.budget.workers, -(-max(1, to_do) // together)),
+            tasks=self.budget.tasks,
+            say=self.progress.say,
+            a_gpu_each=plan.device == "cuda",
+        )
 
 
 def _to_do(output: Output, only: slice | list[int] | None, *, pyramid: bool) -> int:

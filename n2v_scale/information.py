@@ -52,9 +52,9 @@ def training_reasons(volume: Volume) -> tuple[str, ...]:
 
 def survey_of(volume: Volume, *, seed: int = 0) -> Survey:
     """A stratified sample of a volume, read on the cores of this machine."""
-    from n2v_scale.cluster import thread_client
     from n2v_scale.cores import available_cores
     from n2v_scale.geometry import as_shape
+    from n2v_scale.local_cluster import thread_client
     from n2v_scale.regions import RegionSampler
     from n2v_scale.survey import survey_volume
 

@@ -9,7 +9,7 @@ DAY_S = 24 * 60 * 60
 
 
 def outlook_text(forecast: Forecast) -> str:
-    """A forecast in seven lines, and an eighth for a blind model."""
+    """A forecast in seven lines; one more for a blind model, and one where a worker is asked."""
     rows = {
         "blocks": f"{forecast.blocks:,} of {_shape(forecast.block)} voxels (z, y, x), shared out "
         f"among the workers{_empty(forecast)}",
@@ -27,6 +27,11 @@ def outlook_text(forecast: Forecast) -> str:
     }
     if forecast.posterior is not None:
         rows["own value"] = _own_value(forecast)
+    if forecast.precision == "auto":
+        rows["precision"] = (
+            " is tried on a worker before the first block: half precision where it is faster there "
+            "and changes the result by less than 1e-3 of its standard deviation, else float32"
+        )
     return "\n".join(f"{name:<9}{text}" for name, text in rows.items())
 
 

@@ -94,6 +94,8 @@ class Plan:
     """Of the network's arithmetic."""
     precision_error: float | None = None
     """That this makes, over the standard deviation of the result; None when nobody measured it."""
+    precision_is_open: bool = False
+    """Whether a worker is asked for a faster one before this is recorded: the devices are there."""
     nodata: float | None = None
     """Cells of nothing but this value keep it."""
     foreground: Foreground | None = None

@@ -81,7 +81,12 @@ def make_prediction_plan(
         storage=storage,
         budget=budget,
     )
-    return replace(plan, precision_error=precision.error, no_posterior=known.why_not)
+    return replace(
+        plan,
+        precision_error=precision.error,
+        precision_is_open=_is_open(settings, device, place),
+        no_posterior=known.why_not,
+    )
 
 
 def _check_options(denoiser: Denoiser, settings: PredictSettings) -> None:
@@ -125,14 +130,19 @@ def _precision(
 ) -> Trial:
     """As asked for, and then its error is not known; else the fastest that is good enough.
 
-    Where the workers' device is not here to be tried: float32.
+    Until a worker has been asked: float32.
     """
-    if settings.precision == "auto" and not place.here:
+    if _is_open(settings, device, place):
         return Trial(FULL, 0.0, None)
     if settings.precision != "auto":
         return Trial(settings.precision, 0.0, None)
     options = OpenOptions(normalisation, device, settings.threads)
     return choose_precision(address, options, volume)
+
+
+def _is_open(settings: PredictSettings, device: str, place: Place) -> bool:
+    """Whether the precision is to be tried, and not here."""
+    return settings.precision == "auto" and device != "cpu" and not place.here
 
 
 def _foreground(

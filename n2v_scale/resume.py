@@ -80,6 +80,7 @@ def resume_plan(stored: dict[str, Any], fresh: Plan, settings: PredictSettings) 
         threads=stored["threads"],
         precision=stored["precision"],
         precision_error=stored.get("precision_error"),
+        precision_is_open=False,
     )
 
 

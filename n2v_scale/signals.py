@@ -1,4 +1,6 @@
-"""Signals as requests: a training that is told to stop finishes its step and keeps its state."""
+"""Signals that wait: a training that is told to stop finishes its step and keeps its state, and no
+cluster is left half started.
+"""
 
 from __future__ import annotations
 
@@ -58,3 +60,23 @@ def kept_alive() -> Iterator[None]:
         yield
     finally:
         signal.signal(usr1, before)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the end: no cluster is left half started or half closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = {
+        number: signal.signal(number, lambda received, _: caught.append(received))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if caught:
+        signal.raise_signal(caught[0])

@@ -18,7 +18,6 @@ from distributed.security import Security
 from n2v_scale.budget import Budget
 from n2v_scale.checkpoint import Checkpoint, CheckpointFolder, read_checkpoint, step_of
 from n2v_scale.chosen_method import chosen_method
-from n2v_scale.cluster import thread_client
 from n2v_scale.config import NETWORKS, TrainSettings
 from n2v_scale.cores import available_cores
 from n2v_scale.devices import choose_device, torch_threads
@@ -30,6 +29,7 @@ from n2v_scale.errors import (
 )
 from n2v_scale.io.volume import Volume
 from n2v_scale.job import Job, agreed, check_folder, decide
+from n2v_scale.local_cluster import thread_client
 from n2v_scale.lock import driver_lock
 from n2v_scale.loop import train_network
 from n2v_scale.mask_files import blind_mask_of
@@ -69,11 +69,8 @@ def train_model(
     started = monotonic()
     progress = progress or NoProgress()
     group = found_ranks()
-    if group is not None and settings.devices > 1:
-        raise ConfigError(
-            "--devices starts processes itself, and this one was started with others already: "
-            "leave it out"
-        )
+    if group is not None:
+        _check_among_others(settings, place)
     check_folder(folder, volumes, settings.pair, settings.target)
     checkpoints = CheckpointFolder.beside(folder)
     with joined(group, choose_device(settings.device)) as ranks:
@@ -98,6 +95,22 @@ def train_model(
             remove_empty(checkpoints.path)
         ranks.gathered(None)  # the others open the model once it is written
     return load_model(folder)
+
+
+def _check_among_others(settings: TrainSettings, place: Place) -> None:
+    """Refuse what each of several processes that somebody else has started would start again."""
+    if settings.devices > 1:
+        raise ConfigError(
+            "--devices starts processes itself, and this one was started with others already: "
+            "leave it out"
+        )
+    if place.settings.batch:
+        raise ConfigError(
+            f"--cluster {place.settings.system} asks for jobs, and each of the processes that "
+            "torchrun or srun has started would ask for its own: leave it out, as each reads its "
+            "patches itself; or let all of them read through one scheduler that runs already "
+            "(--cluster tls://HOST:PORT)"
+        )
 
 
 def _resolved(

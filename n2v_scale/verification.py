@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from n2v_scale.cluster import local_client
 from n2v_scale.config import PredictSettings
 from n2v_scale.cores import available_cores
 from n2v_scale.denoiser import open_denoiser
@@ -20,6 +19,7 @@ from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.io.stores import remember
 from n2v_scale.io.writer import ArraySpec, delete_keys, get_attributes, open_output
 from n2v_scale.ledger import Ledger
+from n2v_scale.local_cluster import local_client
 from n2v_scale.lock import driver_lock
 from n2v_scale.output import ledger_of
 from n2v_scale.place import LOCAL, Place

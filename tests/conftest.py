@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -20,9 +21,11 @@ import pytest
 import zarr
 from distributed import Client
 
-from n2v_scale.cluster import thread_client
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
+from n2v_scale.local_cluster import thread_client
+
+from .commands import Run, Said
 
 
 def pytest_configure() -> None:
@@ -98,6 +101,41 @@ def client() -> Iterator[Client]:
     """Two threads of this process."""
     with thread_client(2) as made:
         yield made
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch, client: Client) -> list[int]:
+    """How many worker processes were asked for; threads of this one work instead."""
+    asked: list[int] = []
+
+    @contextmanager
+    def threads_instead(count: int, **_: Any) -> Iterator[Client]:
+        asked.append(count)
+        yield client
+
+    for module in ("cluster", "verification"):
+        monkeypatch.setattr(f"n2v_scale.{module}.local_client", threads_instead)
+    return asked
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+    from n2v_scale import cli
+
+    def call(*arguments: Any) -> Said:
+        monkeypatch.setattr(sys, "argv", ["n2v-scale", *map(str, arguments)])
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as exit_info:
+                cli.main()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return Said(int(exit_info.value.code or 0), out, err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import signal
 import sys
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 import zarr
 
 import n2v_scale
-from n2v_scale import baselines, calibration, cli
+from n2v_scale import baselines, calibration
 from n2v_scale.baselines import filter_settings
 from n2v_scale.blocks import denoise_tiles
 from n2v_scale.calibration import calibrated_filter
@@ -47,25 +46,6 @@ def simulated():
 def volume(tmp_path, simulated, write_volume):
     chunk = (12, 32, 32)
     return write_volume(tmp_path / "noisy.zarr", simulated.noisy, chunk=chunk, scale=VOXEL)
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["n2v-scale", *map(str, arguments)])
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as exit_info:
-                cli.main()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return exit_info.value.code, out, err
-
-    return call
 
 
 def stored(path):

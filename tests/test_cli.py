@@ -24,25 +24,6 @@ from n2v_scale.ledger import Ledger
 SHAPE = (16, 48, 64)
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["n2v-scale", *map(str, arguments)])
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as exit_info:
-                cli.main()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return exit_info.value.code, out, err
-
-    return call
-
-
 def noisy_values(shape=SHAPE, seed=0):
     rng = np.random.default_rng(seed)
     z, y, x = np.meshgrid(*(np.linspace(0, 3, n) for n in shape), indexing="ij")

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import Mock
 
 import click
 import numpy as np
 import pytest
 import zarr
-from distributed import Client
 
 from n2v_scale import cli
 from n2v_scale.costs import Forecast
@@ -23,54 +18,13 @@ from n2v_scale.ledger import Ledger
 from n2v_scale.memory import WorkerMemory
 from n2v_scale.outlook import outlook_text
 
+from .commands import Run
+
+pytestmark = pytest.mark.usefixtures("workers")
+
 SHAPE = (8, 32, 64)
 SIZES = ("--block", "8,16,16", "--tile", "8,16,16", "--chunk", "8")
 COMMANDS = ("plan", "predict", "verify", "pyramid")
-
-
-class Said(NamedTuple):
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Said]
-
-
-@pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch, client: Client) -> list[int]:
-    """How many worker processes were asked for; threads of this one work instead."""
-    asked: list[int] = []
-
-    @contextmanager
-    def threads_instead(count: int, **_: Any) -> Iterator[Client]:
-        asked.append(count)
-        yield client
-
-    for module in ("cluster", "verification"):
-        monkeypatch.setattr(f"n2v_scale.{module}.local_client", threads_instead)
-    return asked
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workers: list[int]
-) -> Run:
-    def call(*arguments: Any) -> Said:
-        monkeypatch.setattr(sys, "argv", ["n2v-scale", *map(str, arguments)])
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as exit_info:
-                cli.main()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return Said(int(exit_info.value.code or 0), out, err)
-
-    return call
 
 
 def noise(shape: tuple[int, ...] = SHAPE) -> np.ndarray:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
-from contextlib import nullcontext
 from itertools import count
 
 import click
@@ -15,32 +13,11 @@ from n2v_scale import cli, loop
 from n2v_scale.errors import IncompleteError, N2VScaleError
 from n2v_scale.simulate import simulate_light_sheet
 
+pytestmark = pytest.mark.usefixtures("workers")
+
 SHORT = ("--steps", 3, "--filters", 2, "--patch", "8,32,32", "--batch", 1)
 SILENT = {"simulate", "cluster"}
 """A command whose answer is the names of its outputs, and a group of commands."""
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, client):
-    """Run the command line in this process, on threads: (exit code, stdout, stderr)."""
-    for module in ("cluster", "verification"):
-        monkeypatch.setattr(
-            f"n2v_scale.{module}.local_client", lambda *_, **__: nullcontext(client)
-        )
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["n2v-scale", *map(str, arguments)])
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as exit_info:
-                cli.main()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return exit_info.value.code, out, err
-
-    return call
 
 
 @pytest.fixture

@@ -110,3 +110,10 @@ def test_of_a_blind_model_it_says_whether_a_voxel_s_own_value_is_put_back() -> N
     without = replace(FORECAST, posterior=False, no_posterior="no noise is seen")
     assert line("own value", without).endswith("is not put back: no noise is seen")
     assert len(outlook_text(FORECAST).splitlines()) == 7
+
+
+def test_a_precision_that_a_worker_decides() -> None:
+    said = line("precision", replace(FORECAST, precision="auto"))
+    assert "is tried on a worker before the first block" in said
+    for known in ("float32", "bfloat16"):
+        assert "precision" not in outlook_text(replace(FORECAST, precision=known))

@@ -12,8 +12,8 @@ from scipy.ndimage import gaussian_filter
 
 import n2v_scale
 from n2v_scale.cli import cli
-from n2v_scale.cluster import thread_client
 from n2v_scale.errors import InputError
+from n2v_scale.local_cluster import thread_client
 
 SHAPE, SCALE = (16, 96, 96), (1.0, 0.5, 0.5)
 

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -160,6 +161,16 @@ def test_devices_and_processes_of_others_contradict_each_other(volume, tmp_path,
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(ConfigError, match="--devices starts processes itself"):
         n2v_scale.train(volume, tmp_path / "m", devices=2, **TINY)
+
+
+def test_processes_of_others_do_not_ask_for_jobs_each(volume, tmp_path, monkeypatch):
+    monkeypatch.setattr("n2v_scale.place.job_client", Mock(side_effect=AssertionError))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(ConfigError, match=r"^--cluster slurm asks for jobs, and each of the"):
+            n2v_scale.train(volume, tmp_path / "m", cluster="slurm", **TINY)
+    assert not (tmp_path / "m.training").exists()
 
 
 # Trainings

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import zarr
 
-from n2v_scale.cluster import thread_client
 from n2v_scale.denoiser import Normalisation
 from n2v_scale.errors import ConfigError, InputError, TrainingError
 from n2v_scale.foreground import open_foreground
@@ -21,6 +20,7 @@ from n2v_scale.geometry import Box
 from n2v_scale.io.finite import check_finite
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
+from n2v_scale.local_cluster import thread_client
 from n2v_scale.patches import MOST_REGIONS, READ_AHEAD, REUSE, PatchSampler, read_region
 from n2v_scale.regions import Region, RegionSampler, held_out_boxes
 from n2v_scale.sources import Source, open_sources

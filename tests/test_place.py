@@ -14,11 +14,11 @@ from distributed import Client
 
 from n2v_scale import found_workers, place
 from n2v_scale._version import __version__
-from n2v_scale.cluster import LOOPBACK, _client, _OneGPUEach, local_client
 from n2v_scale.cluster_settings import ClusterSettings
 from n2v_scale.config import PredictSettings
 from n2v_scale.errors import ClusterError, ConfigError
 from n2v_scale.found_workers import FoundWorkers, look_at_workers
+from n2v_scale.local_cluster import LOOPBACK, OneGPUEach, client_of, local_client
 from n2v_scale.memory import Budget
 from n2v_scale.place import Place, place_of
 
@@ -202,7 +202,7 @@ def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def scheduler(tmp_path: Path) -> Iterator[tuple[Client, ClusterSettings]]:
     """One without workers, and how it is found."""
-    with _client(
+    with client_of(
         n_workers=0, threads_per_worker=3, processes=False, protocol="tcp://", host=LOOPBACK
     ) as owner:
         file = tmp_path / "scheduler.json"
@@ -244,7 +244,7 @@ def test_workers_see_one_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
 
 
-class Stillborn(_OneGPUEach):
+class Stillborn(OneGPUEach):
     """Its workers never start."""
 
     closed = 0
@@ -258,8 +258,8 @@ class Stillborn(_OneGPUEach):
 
 
 def test_workers_that_do_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("n2v_scale.cluster._OneGPUEach", Stillborn)
-    monkeypatch.setattr("n2v_scale.cluster.START_S", 0.2)
+    monkeypatch.setattr("n2v_scale.local_cluster.OneGPUEach", Stillborn)
+    monkeypatch.setattr("n2v_scale.local_cluster.START_S", 0.2)
     message = r"^not all of 2 workers have started within 0\.2 s$"
     with pytest.raises(ClusterError, match=message), local_client(2, a_gpu_each=True):
         pytest.fail("nobody computes")
@@ -274,7 +274,7 @@ def test_gpus_are_taken_of_those_that_are_seen_here(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", here)
     found = []
-    with _OneGPUEach(n_workers=0, processes=True, dashboard_address=f"{LOOPBACK}:0") as cluster:
+    with OneGPUEach(n_workers=0, processes=True, dashboard_address=f"{LOOPBACK}:0") as cluster:
         for _ in range(3):
             found.append(cluster.new_worker_spec())
             cluster._i += 1

@@ -17,7 +17,6 @@ import zarr
 from distributed import Client
 
 from n2v_scale.api import plan_prediction, predict
-from n2v_scale.cluster import local_client
 from n2v_scale.denoiser import Normalisation
 from n2v_scale.errors import IncompleteError, InputError, OutputError, PlanError
 from n2v_scale.execution import Summary
@@ -25,6 +24,7 @@ from n2v_scale.geometry import Box
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
 from n2v_scale.ledger import Ledger
+from n2v_scale.local_cluster import local_client
 
 SHAPE = (8, 24, 96)
 OPTIONS: dict[str, Any] = {

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 import n2v_scale
 from n2v_scale.cli import cli
-from n2v_scale.cluster import thread_client
 from n2v_scale.errors import ConfigError, InputError
+from n2v_scale.local_cluster import thread_client
 from n2v_scale.simulate import simulate_light_sheet
 
 SHAPE = (32, 128, 128)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import zarr
 
-from n2v_scale.cluster import thread_client
 from n2v_scale.geometry import Box
 from n2v_scale.io.open import open_volume
+from n2v_scale.local_cluster import thread_client
 from n2v_scale.regions import RegionSampler
 from n2v_scale.statistics import SampledBox
 from n2v_scale.survey import PERCENTILES, Survey, survey_volume

@@ -12,7 +12,7 @@ from distributed import Worker, get_worker
 from distributed.core import Status
 
 from n2v_scale import walltime
-from n2v_scale.cluster import thread_client
+from n2v_scale.local_cluster import thread_client
 from n2v_scale.walltime import ENDS_AT, LEAST_MARGIN_S, MARGIN, InTime, walltime_plugin
 from n2v_scale.worker_setup import dask_setup
 

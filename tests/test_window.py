@@ -14,9 +14,9 @@ from dask.utils import key_split
 from distributed import Client, get_worker
 from distributed.scheduler import KilledWorker
 
-from n2v_scale.cluster import _client, local_client, thread_client
 from n2v_scale.crew import Crew
 from n2v_scale.errors import ClusterError, InputError
+from n2v_scale.local_cluster import client_of, local_client, thread_client
 from n2v_scale.watch import watch_over
 from n2v_scale.window import reason, run_window
 
@@ -273,7 +273,7 @@ class FakeWatch:
 @pytest.fixture
 def nobody() -> Iterator[Client]:
     """A cluster that has no worker yet."""
-    with _client(n_workers=0, threads_per_worker=2, processes=False, memory_limit=0) as made:
+    with client_of(n_workers=0, threads_per_worker=2, processes=False, memory_limit=0) as made:
         yield made
 
 

@@ -23,10 +23,10 @@ import zarr
 from panels import Plane, Row, draw, error_row, grey_row
 
 from n2v_scale.api import baseline, estimate_error, predict, train
-from n2v_scale.cluster import thread_client
 from n2v_scale.geometry import Box
 from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
+from n2v_scale.local_cluster import thread_client
 from n2v_scale.metrics import psnr
 from n2v_scale.simulate import LightSheetVolume, simulate_light_sheet
 

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from subprocess import CompletedProcess, Popen
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from distributed import Client
 
 from n2v_scale.api import plan_prediction, predict
-from n2v_scale.cluster import local_client
 from n2v_scale.execution import Summary
 from n2v_scale.io.volume import Volume
 from n2v_scale.ledger import LEDGER_FOLDER, Ledger
+from n2v_scale.local_cluster import local_client
 from n2v_scale.network_config import FilterUNetConfig, UNetConfig
 from n2v_scale.recovery import Level, levels_of
+
+from ..commands import Start, commands_in
 
 OPTIONS: dict[str, Any] = {
     "block": (16, 16, 16),
@@ -39,7 +33,6 @@ OPTIONS: dict[str, Any] = {
     "nodata": 0,
 }
 NETWORK = FilterUNetConfig((3, 3, 3), UNetConfig(2, depth=1, filters=2, pooled=(1, 1, 1)))
-DEADLINE_S = 120.0  # for what takes seconds on an idle machine
 
 Versions = dict[tuple[str, int], tuple[Any, ...]]  # inodes and times, by level and block
 
@@ -146,69 +139,6 @@ class Scene:
         assert (Ledger(str(path), "0.5").record() or {})["complete"]
 
 
-class Command:
-    """A command line in a session of its own, as in a terminal."""
-
-    def __init__(self, arguments: list[str], name: Path) -> None:
-        self.files, self.events = [Path(f"{name}.{n}") for n in (1, 2)], Path(f"{name}.log")
-        command = [sys.executable, "-m", "n2v_scale", *arguments]
-        command += [f"--events={self.events}"] if arguments[0] == "predict" else []
-        with self.files[0].open("w") as out, self.files[1].open("w") as err:
-            self.process = Popen(command, stdout=out, stderr=err, start_new_session=True)
-
-    def computed(self) -> set[int]:
-        """The blocks of the full resolution that it has computed so far."""
-        lines = self.events.read_text().splitlines() if self.events.exists() else []
-        events = [event for event in map(json.loads, lines) if event["event"] == "BlockDone"]
-        return {event["number"] for event in events if event["level"] == "0"}
-
-    def workers(self) -> list[psutil.Process]:
-        """Its worker processes as they are now."""
-        return [c for c in psutil.Process(self.process.pid).children() if _is_worker(c)]
-
-    def until(self, condition: Callable[[], Any], what: str) -> Any:
-        """Wait for something to happen while the command runs; its end is a failure."""
-
-        def seen() -> Any:
-            ended = self.process.poll() is not None
-            return condition() or (ended and pytest.fail(f"{what}: never. {self.end()}"))
-
-        return _wait_until(seen, what)
-
-    def reach(self, blocks: int) -> None:
-        """Wait until it has computed so many."""
-        self.until(lambda: len(self.computed()) >= blocks, f"{blocks} blocks")
-
-    def stop(self, number: int, *, group: bool = False) -> CompletedProcess[str]:
-        """Send the driver a signal, or all processes as Ctrl-C does; all of them end."""
-        self.process.send_signal(signal.SIGSTOP)  # or it is done before its workers are counted
-        workers = self.workers()
-        os.killpg(self.process.pid, number) if group else self.process.send_signal(number)
-        self.process.send_signal(signal.SIGCONT)
-        ended = self.end()
-        _wait_until(lambda: not any(map(_is_worker, workers)), "the end of the workers")
-        return ended
-
-    def end(self) -> CompletedProcess[str]:
-        code = self.process.wait(DEADLINE_S)
-        return CompletedProcess(self.process.args, code, *(f.read_text() for f in self.files))
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    """Whether it is one and lives; a zombie, which nobody may be left to wait for, does not."""
-    with suppress(psutil.NoSuchProcess):
-        return "spawn_main" in " ".join(process.cmdline())
-    return False
-
-
-def _wait_until(condition: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + DEADLINE_S
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{what}: not within {DEADLINE_S:g} s"
-        time.sleep(0.01)
-    return value
-
-
 @pytest.fixture(scope="session")
 def processes() -> Iterator[Client]:
     """Two worker processes that nobody disturbs."""
@@ -238,16 +168,7 @@ def scene(make_scene: Callable[..., Scene], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+def start(tmp_path: Path) -> Iterator[Start]:
     """Starts command lines; what is left of them is ended after the test."""
-    started: list[Command] = []
-
-    def run(*arguments: str) -> Command:
-        started.append(Command(list(arguments), tmp_path / f"command-{len(started)}"))
-        return started[-1]
-
-    yield run
-    for command in started:
-        if command.process.poll() is None:
-            os.killpg(command.process.pid, signal.SIGKILL)
-            command.process.wait()
+    with commands_in(tmp_path) as made:
+        yield made

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,9 @@ from distributed import Client
 
 from n2v_scale.errors import ClusterError
 
+from ..commands import DEADLINE_S, until
+
 BLOCKS = 40
-LONGEST_S = 120
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + LONGEST_S
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{what}: not within {LONGEST_S} s"
-        time.sleep(0.01)
-    return value
 
 
 class Cluster:
@@ -36,7 +28,7 @@ class Cluster:
         self.folder, self.started = folder, []
         file = folder / "scheduler.json"
         self.scheduler = self.start("scheduler", "--port=0", f"--scheduler-file={file}")
-        wait_until(file.exists, "the scheduler")
+        until(file.exists, "the scheduler")
         worker = ["worker", f"--scheduler-file={file}", "--nthreads=1", "--memory-limit=0"]
         self.nannies = [self.start(*worker, f"--local-directory={folder}") for _ in range(2)]
         self.address = json.loads(file.read_text())["address"]
@@ -53,7 +45,7 @@ class Cluster:
         def found() -> list[psutil.Process]:
             return [c for c in nanny.children() if "spawn_main" in " ".join(c.cmdline())]
 
-        return wait_until(found, "a worker below its nanny")[0]
+        return until(found, "a worker below its nanny")[0]
 
     def end(self) -> None:
         """Kill whatever is left, and see that it is gone."""
@@ -61,8 +53,8 @@ class Cluster:
         for process in left:
             process.kill()
         for program in self.started:
-            program.wait(LONGEST_S)
-        wait_until(lambda: not any(map(lives, left)), "the end of the cluster")
+            program.wait(DEADLINE_S)
+        until(lambda: not any(map(lives, left)), "the end of the cluster")
 
 
 def family(program: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -88,7 +80,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 @pytest.fixture
 def client(cluster: Cluster) -> Iterator[Client]:
     with Client(cluster.address, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=LONGEST_S)
+        client.wait_for_workers(2, timeout=DEADLINE_S)
         yield client
 
 
@@ -116,16 +108,16 @@ def test_a_cluster_that_loses_workers_and_nannies(
     first, second = cluster.nannies
     with ThreadPoolExecutor(1) as pool:
         run = Run(pool, scene, path, client)
-        wait_until(lambda: len(run.computed()) >= 3, "some blocks")
+        until(lambda: len(run.computed()) >= 3, "some blocks")
         worker = cluster.worker_of(first)
         worker.kill()
-        wait_until(lambda: len(run.computed()) >= 6, "more blocks")
+        until(lambda: len(run.computed()) >= 6, "more blocks")
         orphan = cluster.worker_of(second)
         second.kill()
         assert len(run.computed()) < BLOCKS
-        wait_until(lambda: not lives(orphan), "the end of a worker without a nanny")
+        until(lambda: not lives(orphan), "the end of a worker without a nanny")
         assert run.computed() <= scene.check_marks(path)
-        summary = run.future.result(LONGEST_S)
+        summary = run.future.result(DEADLINE_S)
     assert summary.computed == BLOCKS
     assert cluster.worker_of(first).pid != worker.pid
     scene.check_whole(path)
@@ -137,10 +129,10 @@ def test_a_cluster_that_loses_its_scheduler(
     path = tmp_path / "o.zarr"
     with ThreadPoolExecutor(1) as pool:
         run = Run(pool, scene, path, client)
-        wait_until(lambda: len(run.computed()) >= 6, "some blocks")
+        until(lambda: len(run.computed()) >= 6, "some blocks")
         cluster.scheduler.kill()
         with pytest.raises(ClusterError, match=r"the Dask scheduler is lost.*the same command"):
-            run.future.result(LONGEST_S)
+            run.future.result(DEADLINE_S)
     ended = json.loads(run.events.read_text().splitlines()[-1])
     assert (ended["event"], ended["outcome"]) == ("RunEnded", "failed")
     cluster.end()

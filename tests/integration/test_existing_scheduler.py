@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,8 @@ from distributed import LocalCluster
 
 from n2v_scale.jobqueue.credentials import Credentials, temporary_credentials
 
-from .conftest import Command, Scene
-
-Start = Callable[..., Command]
+from ..commands import Start
+from .conftest import Scene
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,11 @@ import pytest
 
 from n2v_scale.checkpoint import CheckpointFolder
 
+from ..commands import until
+
 STEPS = 400
 OFTEN, NEVER = "20ms", "1h"
 KILLS = 3
-DEADLINE_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +86,6 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
-
-
 def test_a_training_that_is_killed_again_and_again(start, volume, undisturbed, tmp_path):
     model, rng, seen = tmp_path / "m", random.Random(0), set()
     for _ in range(KILLS):
@@ -158,7 +151,7 @@ def test_one_of_two_processes_is_killed(start, volume, tmp_path):
     assert ended.returncode == 1
     assert "died" in ended.stderr
     assert "the same command goes on from the last checkpoint" in ended.stderr
-    wait_until(lambda: not any(map(alive, ranks)), "a process is left")
+    until(lambda: not any(map(alive, ranks)), "a process is left")
     ended = start(*arguments(volume, model, NEVER, "--devices=2", "--batch=1")).end()
     assert ended.returncode == 0, ended.stderr
     assert "going on from step" in ended.stderr

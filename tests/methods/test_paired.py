@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from n2v_scale.api import train
-from n2v_scale.cluster import thread_client
 from n2v_scale.config import TrainSettings
 from n2v_scale.errors import ConfigError, InputError, OutputError
 from n2v_scale.io.open import open_volume
+from n2v_scale.local_cluster import thread_client
 from n2v_scale.methods.paired import Paired
 from n2v_scale.pairing import pair_request, paired_volume
 from n2v_scale.patches import PatchSampler

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +14,12 @@ import numpy as np
 import pytest
 
 from n2v_scale.api import predict
-from n2v_scale.cluster import local_client
+from n2v_scale.local_cluster import local_client
 from n2v_scale.network_config import FilterUNetConfig, UNetConfig
 
-DEADLINE_S = 240.0
+from .. import commands
+from ..commands import DEADLINE_S, Start, commands_in
+
 NETWORK = FilterUNetConfig((3, 3, 3), UNetConfig(2, depth=1, filters=16, pooled=(1, 1, 1)))
 SIZES: dict[str, Any] = {
     "block": (16, 32, 32),
@@ -76,56 +74,7 @@ def queue(*states: str) -> list[Queued]:
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_S) -> Any:
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{what}: not within {seconds:g} s; {queue()}"
-        time.sleep(0.1)
-    return value
-
-
-class Command:
-    """A command line that runs on its own."""
-
-    def __init__(self, arguments: list[str], name: Path) -> None:
-        self.files, self.events = [Path(f"{name}.{n}") for n in (1, 2)], Path(f"{name}.log")
-        command = [sys.executable, "-m", "n2v_scale", *arguments]
-        command += [f"--events={self.events}"] if arguments[0] == "predict" else []
-        with self.files[0].open("w") as out, self.files[1].open("w") as err:
-            self.process = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)
-
-    @property
-    def said(self) -> str:
-        """On both of its streams, so far."""
-        return "".join(file.read_text() for file in self.files)
-
-    def computed(self) -> list[int]:
-        """Blocks of the full resolution, in the order in which they were done."""
-        lines = self.events.read_text().splitlines() if self.events.exists() else []
-        events = [json.loads(line) for line in lines]
-        return [e["number"] for e in events if e["event"] == "BlockDone" and e["level"] == "0"]
-
-    def until(self, condition: Callable[[], Any], what: str) -> Any:
-        """Wait for something while it runs; its end is a failure."""
-
-        def seen() -> Any:
-            ended = self.process.poll() is not None
-            return condition() or (ended and pytest.fail(f"{what}: never. {self.said}"))
-
-        return until(seen, what)
-
-    def reach(self, blocks: int) -> None:
-        self.until(lambda: len(self.computed()) >= blocks, f"{blocks} blocks")
-
-    def end(self, code: int = 0) -> str:
-        """Wait for its end; what it said."""
-        found = self.process.wait(DEADLINE_S)
-        assert found == code, f"exit {found}: {self.said}"
-        return self.said
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+    return commands.until(condition, what, seconds, seen=queue)
 
 
 @dataclass
@@ -183,17 +132,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory, write_volume: Any, write_mod
 
 
 @pytest.fixture
-def start(tmp_path: Path, scene: Scene) -> Iterator[Callable[..., Command]]:
+def start(tmp_path: Path, scene: Scene) -> Iterator[Start]:
     """Starts command lines; what is left of them and of their jobs is ended."""
-    started: list[Command] = []
-
-    def run(*arguments: str) -> Command:
-        started.append(Command(list(arguments), tmp_path / f"command-{len(started)}"))
-        return started[-1]
-
-    yield run
-    for command in started:
-        command.kill()
+    with commands_in(tmp_path) as made:
+        yield made
     cancel_all()
 
 

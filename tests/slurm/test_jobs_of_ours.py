@@ -6,14 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .conftest import Command, Scene, cancel_all, queue, slurm, until
+from ..commands import Start
+from .conftest import Scene, cancel_all, queue, slurm, until
 
-Start = Callable[..., Command]
 WORKFLOW = Path(__file__).parents[2] / "workflows" / "slurm" / "denoise.sbatch"
 
 
@@ -29,7 +29,7 @@ def test_script_submits_nothing(scene: Scene, start: Start) -> None:
     run = start(
         "cluster", "script", "--cluster=slurm", f"--cluster-config={scene.config(more=more)}"
     )
-    said = run.end()
+    said = run.ends()
     for line in ("-A lab", "-p main", "--gres=gpu:1", "--constraint=a100", "-t 00:10:00"):
         assert f"#SBATCH {line}" in said
     assert "\nmodule x\n" in said
@@ -39,10 +39,10 @@ def test_script_submits_nothing(scene: Scene, start: Start) -> None:
 def test_check_tells_what_a_worker_lacks(scene: Scene, start: Start) -> None:
     config = f"--cluster-config={scene.config()}"
     good = start("cluster", "check", "--cluster=slurm", config, "--volume", scene.volume, "--json")
-    found = json.loads(good.end().splitlines()[0])
+    found = json.loads(good.ends().splitlines()[0])
     assert {finding["what"] for finding in found} >= {"package", "torch", "volume", "gpu"}
     assert all(finding["good"] for finding in found)
-    bad = start("cluster", "check", "--cluster=slurm", config, "--model", "/absent.n2v").end(1)
+    bad = start("cluster", "check", "--cluster=slurm", config, "--model", "/absent.n2v").ends(1)
     assert "BAD  model" in bad
     assert "error: a worker there lacks: model" in bad
 
@@ -56,15 +56,15 @@ def test_training_reads_its_patches_on_the_cluster(
     there = start("train", scene.volume, "-o", str(tmp_path / "there.n2v"), *options, *where)
     there.until(lambda: queue("RUNNING"), "a job")
     slurm("scancel", queue("RUNNING")[0].number)
-    there.end()
-    start("train", scene.volume, "-o", str(tmp_path / "here.n2v"), *options).end()
+    there.ends()
+    start("train", scene.volume, "-o", str(tmp_path / "here.n2v"), *options).ends()
     weights = [tmp_path / name / "weights.safetensors" for name in ("there.n2v", "here.n2v")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def test_the_driver_itself_is_a_job(scene: Scene, start: Start, tmp_path: Path) -> None:
     output = tmp_path / "o.zarr"
-    said = start(*scene.arguments(output, scene.config(), 2, "--submit-only")).end()
+    said = start(*scene.arguments(output, scene.config(), 2, "--submit-only")).ends()
     number = said.split()[1].rstrip(";")
     until(lambda: state_of(number) == "COMPLETED", "the driver's end")
     scene.check(output)
@@ -75,7 +75,7 @@ def test_a_driver_whose_walltime_ends_comes_back(
 ) -> None:
     """It is warned, stops, is queued again, and goes on."""
     output = tmp_path / "o.zarr"
-    said = start(*scene.arguments(output, scene.config(), 1, "--submit-only")).end()
+    said = start(*scene.arguments(output, scene.config(), 1, "--submit-only")).ends()
     number = said.split()[1].rstrip(";")
     until(lambda: list(output.glob("0/n2v_scale.ledger/blocks/*")), "a first block")
     slurm("scancel", "--batch", "--signal=USR1", number)  # as SLURM does before the end

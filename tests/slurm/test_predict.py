@@ -8,16 +8,14 @@ import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from .conftest import Command, Queued, Scene, cancel_all, queue, slurm, until
-
-Start = Callable[..., Command]
+from ..commands import Start
+from .conftest import Queued, Scene, cancel_all, queue, slurm, until
 
 
 @pytest.mark.parametrize("jobs", [2, 3])
@@ -26,9 +24,9 @@ def test_it_stores_the_bytes_of_a_local_run(
 ) -> None:
     run = start(*scene.arguments(tmp_path / "o.zarr", scene.config(), jobs))
     run.until(lambda: len(queue("RUNNING")) == jobs, f"{jobs} jobs")
-    run.end()
+    run.ends()
     scene.check(tmp_path / "o.zarr")
-    assert sorted(run.computed()) == list(range(scene.blocks))
+    assert sorted(run.computed_in_order()) == list(range(scene.blocks))
     until(lambda: not queue("PENDING", "RUNNING", "COMPLETING"), "no job left", 30)
 
 
@@ -40,7 +38,7 @@ def test_lost_jobs_are_replaced(scene: Scene, start: Start, tmp_path: Path) -> N
     slurm("scancel", first.number)
     run.until(lambda: {j.number for j in queue("RUNNING")} - {first.number, second.number}, "a new")
     slurm("scontrol", "requeue", second.number)
-    said = run.end()
+    said = run.ends()
     scene.check(tmp_path / "o.zarr")
     assert f"job {first.number} is gone (CANCELLED" in said
     assert "0 blocks still to do" not in said
@@ -63,7 +61,7 @@ def test_jobs_cancelled_while_they_wait_are_replaced(
     run.until(lambda: "no worker for" in run.said, "a word on what is awaited")
     assert "PENDING (" in run.said
     slurm("scancel", "--name=wrap")
-    run.end()
+    run.ends()
     scene.check(tmp_path / "o.zarr")
 
 
@@ -72,7 +70,7 @@ def test_preempted_jobs_come_back(scene: Scene, start: Start, tmp_path: Path) ->
     run.reach(3)
     slurm("sbatch", "--output=/dev/null", "-p", "urgent", "--array=1-3", "-c8", "--wrap=sleep 5")
     run.until(lambda: any(j.name == "n2v-scale" for j in queue("PENDING")), "a job that is put off")
-    run.end()
+    run.ends()
     scene.check(tmp_path / "o.zarr")
 
 
@@ -86,7 +84,7 @@ def test_jobs_disturbed_at_random(scene: Scene, start: Start, tmp_path: Path) ->
         running = [job for job in queue("RUNNING") if job.name == "n2v-scale"]
         if running:
             done.append(disturb(chance.choice(running), chance))
-    run.end()
+    run.ends()
     scene.check(tmp_path / "o.zarr")
     assert len(done) > 5
 
@@ -115,9 +113,9 @@ def test_the_walltime_ends_jobs_and_not_the_run(scene: Scene, start: Start, tmp_
     more = '\nprologue = ["export N2V_SCALE_ENDS_AT=$(( $(date +%s) + 34 ))"]'
     before = {job.number for job in queue()}
     run = start(*scene.arguments(tmp_path / "o.zarr", scene.config(walltime="1min", more=more), 1))
-    run.end()
+    run.ends()
     scene.check(tmp_path / "o.zarr")
-    assert len(run.computed()) == len(set(run.computed())) == scene.blocks
+    assert sorted(run.computed_in_order()) == list(range(scene.blocks))
     ours = [job for job in queue() if job.number not in before]
     assert len(ours) > 1
     assert {job.state for job in ours[1:]} == {"COMPLETED"}  # the newest comes first
@@ -134,7 +132,7 @@ def test_a_job_that_slurm_ends_at_its_walltime_is_replaced(
         if "slurmstepd" not in " ".join(_command_line(process)):
             process.send_signal(signal.SIGSTOP)
     run.until(lambda: f"job {hung.number} is gone (TIMEOUT" in run.said, "the end of its walltime")
-    run.end()
+    run.ends()
     scene.check(tmp_path / "o.zarr")
 
 
@@ -144,12 +142,12 @@ def test_a_killed_driver_goes_on(scene: Scene, start: Start, tmp_path: Path) -> 
     run.reach(5)
     os.killpg(run.process.pid, signal.SIGKILL)
     run.process.wait()
-    done = set(run.computed())
+    done = run.computed()
     until(lambda: not queue("RUNNING"), "workers that leave without a scheduler", 90)
     again = start(*arguments)
-    again.end()
+    again.ends()
     scene.check(tmp_path / "o.zarr")
-    assert len(done & set(again.computed())) <= 2  # computed, but not marked yet
+    assert len(done & again.computed()) <= 2  # computed, but not marked yet
     assert not list((scene.folder / "shared").glob("keys-*"))
 
 
@@ -160,20 +158,20 @@ def test_interrupted_it_leaves_no_job_and_no_key(
     run.reach(2)
     assert list((scene.folder / "shared").glob("keys-*"))
     run.process.send_signal(signal.SIGTERM)
-    assert "interrupted" in run.end(130)
+    assert "interrupted" in run.ends(130)
     until(lambda: not queue("PENDING", "RUNNING", "COMPLETING"), "no job left", 30)
     assert not list((scene.folder / "shared").glob("keys-*"))
 
 
 def test_a_refused_job_is_told_at_once(scene: Scene, start: Start, tmp_path: Path) -> None:
-    said = start(*scene.arguments(tmp_path / "o.zarr", scene.config(partition="absent"))).end(1)
+    said = start(*scene.arguments(tmp_path / "o.zarr", scene.config(partition="absent"))).ends(1)
     assert "takes no job: sbatch: error: invalid partition specified: absent" in said
     assert "Traceback" not in said
 
 
 def test_jobs_that_fail_at_once_stop_the_run(scene: Scene, start: Start, tmp_path: Path) -> None:
     more = '\nprologue = ["echo this node is broken >&2", "exit 9"]'
-    said = start(*scene.arguments(tmp_path / "o.zarr", scene.config(more=more))).end(1)
+    said = start(*scene.arguments(tmp_path / "o.zarr", scene.config(more=more))).ends(1)
     assert "3 jobs in a row ended" in said
     assert "the last one is" in said
     assert "this node is broken" in said
@@ -187,7 +185,7 @@ def test_a_bad_node_gets_no_more_jobs(scene: Scene, start: Start, tmp_path: Path
     more = """
 prologue = ["[ $SLURMD_NODENAME != node2 ] || { echo no such disk >&2; exit 5; }"]"""
     run = start(*scene.arguments(tmp_path / "o.zarr", scene.config(more=more), 3))
-    said = run.end()
+    said = run.ends()
     scene.check(tmp_path / "o.zarr")
     if said.count("ended on node2") >= 3:  # a short run may be over before
         assert "No more jobs go to node2" in said
@@ -200,7 +198,7 @@ def test_a_node_that_is_lost_costs_nothing(scene: Scene, start: Start, tmp_path:
     run.reach(3)
     lost = queue("RUNNING")[0]
     slurm("scontrol", "update", f"nodename={lost.node}", "state=down", "reason=test")
-    run.end()
+    run.ends()
     scene.check(tmp_path / "o.zarr")
 
 
@@ -217,7 +215,7 @@ def test_a_node_that_falls_silent_costs_nothing(scene: Scene, start: Start, tmp_
         process.kill()
     try:
         assert "RUNNING" in {job.state for job in queue() if job.number == lost.number}
-        run.end()
+        run.ends()
         scene.check(tmp_path / "o.zarr")
     finally:
         slurm("slurmd", "-f", os.environ["SLURM_CONF"], "-N", lost.node)
@@ -229,14 +227,29 @@ def test_a_gpu_is_asked_for(scene: Scene, start: Start, tmp_path: Path) -> None:
     run.until(lambda: len(queue("RUNNING")) == 2, "two jobs")
     asked = slurm("scontrol", "show", "job", queue("RUNNING")[0].number)
     assert "gres:gpu:1" in asked or "gres/gpu" in asked
-    run.end()
+    run.ends()
     scene.check(tmp_path / "o.zarr")
+
+
+def test_a_gpu_that_torch_does_not_see_is_told_first(
+    scene: Scene, start: Start, tmp_path: Path
+) -> None:
+    """SLURM grants it, and the first worker that tries half precision on it has none."""
+    config = tmp_path / "gpu.toml"
+    text = scene.config(more="gpus = 1").read_text()
+    config.write_text(text.replace("1500MB", "5GB"))  # CUDA's own share
+    said = start(*scene.arguments(tmp_path / "o.zarr", config), "--device=auto").ends(1)
+    assert "error: on the worker" in said
+    assert "device cuda is not available here; available: cpu" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "o.zarr").exists()
+    until(lambda: not queue("PENDING", "RUNNING", "COMPLETING"), "no job left", 30)
 
 
 def test_no_more_jobs_than_there_is_work_for(scene: Scene, start: Start, tmp_path: Path) -> None:
     """Six are allowed; four blocks are two jobs of two tasks."""
     before, few = {job.number for job in queue()}, ("--only=0:4", "--no-pyramid")
-    start(*scene.arguments(tmp_path / "o.zarr", scene.config(), 6, *few)).end()
+    start(*scene.arguments(tmp_path / "o.zarr", scene.config(), 6, *few)).ends()
     assert len({job.number for job in queue()} - before) == 2
 
 
@@ -268,7 +281,7 @@ def test_nothing_listens_but_with_tls(scene: Scene, start: Start, tmp_path: Path
     for process in ours:
         assert body not in " ".join(_command_line(process))
     run.process.send_signal(signal.SIGCONT)
-    run.end()
+    run.ends()
 
 
 def answers(ip: str, port: int, who: ssl.SSLContext) -> bool:

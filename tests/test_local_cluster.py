@@ -14,7 +14,7 @@ from distributed import Client, get_client
 from distributed.comm import connect
 
 from n2v_scale.allocator import ENVIRONMENT
-from n2v_scale.cluster import local_client, thread_client
+from n2v_scale.local_cluster import local_client, thread_client
 
 
 def listening(pid: int) -> set[tuple[str, int]]:
