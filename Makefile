@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 JOBS ?= 2
+EMPTY := .venv-wheel
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test kills slurm workflows check lint types layers clean
+.PHONY: demo test kills slurm workflows package check lint types layers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/n2v-scale demo $(DEMO)
@@ -26,6 +28,16 @@ workflows: $(VENV)/.workflows
 # On a real SLURM of three nodes, which is installed and brought up on this machine for so long.
 slurm: $(VENV)/.workflows
 	tests/slurm/with-slurm.sh $(BIN)/python -m pytest tests/slurm tests/workflows -m slurm
+
+# The wheel, in an empty environment, does the whole of the demo, made small.
+package: $(VENV)/.build
+	rm -rf dist $(EMPTY)
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv $(EMPTY)
+	$(EMPTY)/bin/python -m pip install --quiet --constraint constraints.txt torch==$(TORCH)
+	$(EMPTY)/bin/python -m pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)[report]"
+	$(EMPTY)/bin/python -m pip check
+	cd $(EMPTY) && bin/n2v-scale demo demo --minutes 0.3 --shape 32,128,128
 
 check: lint types layers
 
@@ -50,9 +62,13 @@ $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+$(VENV)/.build: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt build
+	touch $@
+
 $(VENV)/.workflows: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[workflows]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) $(EMPTY) dist site
