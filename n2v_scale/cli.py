@@ -23,6 +23,7 @@ from n2v_scale.cli_baseline import baseline
 from n2v_scale.cli_cluster import cluster
 from n2v_scale.cli_diagnose import diagnose
 from n2v_scale.cli_evaluate import evaluate
+from n2v_scale.cli_model import export, model
 from n2v_scale.cli_predict import plan, predict, pyramid, verify
 from n2v_scale.cli_train import train
 from n2v_scale.errors import IncompleteError, N2VScaleError
@@ -184,7 +185,8 @@ def demo(
     click.echo(json.dumps(result.to_dict()) if as_json else result.text())
 
 
-for command in (diagnose, evaluate, train, plan, predict, baseline, verify, pyramid, cluster):
+COMMANDS = (diagnose, evaluate, train, plan, predict, baseline, verify, pyramid, cluster)
+for command in (*COMMANDS, model, export):
     cli.add_command(command)
 
 
