@@ -36,7 +36,7 @@ def torchscript_file(graph: ExportedModel, example: Tensor, constants: Constants
     with _quietly(), torch.no_grad():
         traced = torch.jit.trace(graph, (example,), check_trace=False)
         extra = {f"{KEY}.json": json.dumps(constants)}
-        torch.jit.save(traced, str(to), _extra_files=extra)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, str(to), _extra_files=extra)
 
 
 def onnx_file(graph: ExportedModel, example: Tensor, constants: Constants, to: Path) -> None:
@@ -58,7 +58,7 @@ def onnx_file(graph: ExportedModel, example: Tensor, constants: Constants, to: P
         one = _recorded(graph.one_pass, (example, phase), [INPUT, "phase"], ["part"])
         follows = None
         if graph.finish is not None:
-            follows = _recorded(graph.finish, (example, example), [INPUT, "mean"], outputs)
+            follows = _recorded(graph.finish, (example, 0.5 * example), [INPUT, "mean"], outputs)
         model = looped(one, follows, graph.one_pass.phases, outputs[0])
     _name_sizes(model, axes)
     onnx.helper.set_model_props(model, {KEY: json.dumps(constants)})
@@ -101,7 +101,7 @@ def _name_sizes(model: Any, axes: tuple[str, ...]) -> None:
 def answers_of_torchscript(path: Path, image: FloatArray) -> list[FloatArray]:
     """What the file says of a normalised image (b, c, …)."""
     with _quietly(), torch.inference_mode():
-        loaded = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+        loaded = torch.jit.load(str(path))
         found = loaded(torch.from_numpy(image))
     return [t.numpy() for t in (found if isinstance(found, tuple) else (found,))]
 

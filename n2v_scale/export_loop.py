@@ -27,10 +27,12 @@ def looped(one_pass: Any, follows: Any | None, phases: list[tuple[int, ...]], ou
     output
         Name of the mean, where nothing follows.
     """
-    onnx = of_extra("onnx", "writing ONNX")
+    onnx, compose, inliner = (
+        of_extra(name, "writing ONNX") for name in ("onnx", "onnx.compose", "onnx.inliner")
+    )
     make, types = onnx.helper, onnx.TensorProto
-    body = onnx.compose.add_prefix(
-        onnx.inliner.inline_local_functions(one_pass), "pass_", rename_inputs=False
+    body = compose.add_prefix(
+        inliner.inline_local_functions(one_pass), "pass_", rename_inputs=False
     ).graph
     part = body.output[0].name
     mean = "mean" if follows is not None else output
@@ -67,11 +69,9 @@ def looped(one_pass: Any, follows: Any | None, phases: list[tuple[int, ...]], ou
     ]
     outputs = [_renamed(make, one_pass.graph.output[0], output)]
     if follows is not None:
-        after = onnx.inliner.inline_local_functions(follows)
+        after = inliner.inline_local_functions(follows)
         outputs = list(after.graph.output)
-        after = onnx.compose.add_prefix(
-            after, "after_", rename_inputs=False, rename_outputs=False
-        ).graph
+        after = compose.add_prefix(after, "after_", rename_inputs=False, rename_outputs=False).graph
         nodes += after.node
         values += after.initializer
     image = next(value for value in one_pass.graph.input if value.name == "image")

@@ -6,9 +6,13 @@ Nothing here asks the network: no address is on the description, and nothing is 
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -16,7 +20,7 @@ from PIL import Image
 
 from n2v_scale.denoiser import Region, tile_boxes
 from n2v_scale.errors import ConfigError, ModelError
-from n2v_scale.export_extra import of_extra
+from n2v_scale.export_extra import INSTALL, of_extra
 from n2v_scale.export_files import INPUT, OPSET, OUTPUTS
 from n2v_scale.export_samples import cover_box
 from n2v_scale.export_text import description, documentation, summary_of_training, title
@@ -49,39 +53,59 @@ def write_package(export: Export, about: About, folder: Path, to: Path) -> None:
     ModelError
         When the package is not valid.
     """
-    spec = of_extra("bioimageio.spec", "a bioimage.io package")
-    if not hasattr(spec, "ValidationContext") or not hasattr(spec, "save_bioimageio_package"):
-        raise ConfigError(
-            "the bioimageio.spec that is installed is too old: pip install 'n2v-scale[export]'"
-        )
+    spec = specification()
     check_license(about.license)
     _write_images(export, folder)
     (folder / "README.md").write_text(documentation(export, about.license), encoding="utf-8")
     content = _content(export, about)
     context = spec.ValidationContext(root=folder, perform_io_checks=True, log_warnings=False)
-    with context:
+    with context, _unclosed():
         found = spec.build_description(content, context=context)
         if isinstance(found, spec.InvalidDescr):
             raise ModelError(f"the package would not be valid: {_reason(found)}")
-        spec.save_bioimageio_package(found, output_path=to)
+        with to.open("wb") as file:
+            spec.save_bioimageio_package_to_stream(found, output_stream=file)
     check_package(to)
+
+
+def specification() -> Any:
+    """The package that knows bioimage.io's specification.
+
+    Raises
+    ------
+    ConfigError
+        When it is not installed, or too old.
+    """
+    spec = of_extra("bioimageio.spec", "a bioimage.io package")
+    used = ("ValidationContext", "save_bioimageio_package_to_stream", "build_description")
+    if not all(hasattr(spec, name) for name in used):
+        raise ConfigError(f"the bioimageio.spec that is installed is too old: {INSTALL}")
+    return spec
 
 
 def check_package(path: Path) -> None:
     """Raise a ModelError unless a package passes the specification's validation, files and all."""
-    spec = of_extra("bioimageio.spec", "a bioimage.io package")
+    spec = specification()
     context = spec.ValidationContext(perform_io_checks=True, log_warnings=False)
-    with context:
-        summary = spec.load_description_and_validate_format_only(path, perform_io_checks=True)
+    with context, ZipFile(path) as archive, _unclosed():
+        summary = spec.load_description_and_validate_format_only(archive, perform_io_checks=True)
     if summary.status == "failed":
         errors = [e for detail in summary.details for e in detail.errors]
         said = "; ".join(f"{'.'.join(map(str, e.loc))}: {e.msg}" for e in errors[:3])
         raise ModelError(f"the package is not valid, and is not written: {said}")
 
 
+@contextmanager
+def _unclosed() -> Iterator[None]:
+    """The specification's package leaves the files that it has read to the garbage collector."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+
+
 def check_license(name: str) -> None:
     """Raise a ConfigError when bioimage.io does not know the licence."""
-    spec = of_extra("bioimageio.spec", "a bioimage.io package")
+    spec = specification()
     generic = of_extra("bioimageio.spec.generic.v0_3", "a bioimage.io package")
     try:
         with spec.ValidationContext(perform_io_checks=False, log_warnings=False):

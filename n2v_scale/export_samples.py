@@ -130,4 +130,5 @@ def cover_box(sample: Sample) -> Box:
     for axis in (1, 2):
         middle = sample.box.start[axis] + sample.box.shape[axis] // 2
         starts.append(min(max(0, middle - side // 2), sample.shape[axis] - side))
-    return Box((z, *starts), (z + 1, *(a + side for a in starts)))
+    y, x = starts
+    return Box((z, y, x), (z + 1, y + side, x + side))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import lcm
 from pathlib import Path
 from typing import Any
@@ -252,7 +252,7 @@ def export_files(export: Export, wanted: Sequence[tuple[str, Path]]) -> list[Che
     checks = []
     for kind, path in wanted:
         writers[kind](export.graph, export.example(), export.metadata(), path)
-        apart = export.difference(lambda image, k=kind, p=path: readers[k](p, image))
+        apart = export.difference(partial(readers[kind], path))
         if not apart <= MOST_DIFFERENT:
             raise ModelError(
                 f"the {kind} file differs from the model by {apart:.1e} of its output's standard "

@@ -19,7 +19,7 @@ def line_sum(x: Tensor, axis: int, weights: Sequence[float]) -> Tensor:
     ``weights`` are 2 * reach + 1. While a graph is recorded it is a convolution: a graph knows no
     lengths.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined]
         return _as_convolution(x, axis, weights)
     reach, length = len(weights) // 2, x.shape[axis]
     out = x * weights[reach]

@@ -142,9 +142,8 @@ def training_rows(card: ModelCard) -> Rows:
     if card.history:
         rows.append(("time", f"{clock(card.history[-1]['seconds'])} on {training.get('device')}"))
     best = best_loss(card)
-    if best is not None:
-        rows.append(("held-out loss", f"{best:.5g} at best, on regions it was not trained on"))
-    return rows
+    lowest = "none" if best is None else f"{best:.5g} at best, on regions it was not trained on"
+    return [*rows, ("held-out loss", lowest)]
 
 
 def best_loss(card: ModelCard) -> float | None:

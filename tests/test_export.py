@@ -30,7 +30,7 @@ from n2v_scale.methods.n2s import Noise2Self
 from n2v_scale.methods.n2v import Noise2Void
 from n2v_scale.methods.paired import Paired
 from n2v_scale.methods.ssdn import BlindSpot
-from n2v_scale.model import Model, load_model
+from n2v_scale.model import Model, load_model, save_model
 from n2v_scale.network_config import (
     BlindUNetConfig,
     BranchUNetConfig,
@@ -50,9 +50,12 @@ def missing():
 needs_extra = pytest.mark.skipif(
     bool(missing()), reason=f"{missing()} not installed: pip install 'n2v-scale[export]'"
 )
+unclosed = pytest.mark.filterwarnings("ignore::ResourceWarning")
+"""bioimageio.spec leaves the files that it has read to the garbage collector."""
+opened_again = pytest.mark.filterwarnings("ignore:.*torch.jit.load.*:DeprecationWarning")
 NOISE = NoiseModel(0.1, -1.0, 0.3)
 CAMERA = {"gain": 1.0, "offset": 90.0, "read_noise": 3.0}
-SHAPE, FLAT = (1, 1, 20, 48, 56), (1, 1, 1, 80, 72)
+SHAPE, FLAT = (1, 1, 12, 32, 40), (1, 1, 1, 64, 56)
 
 
 def unet(**more):
@@ -76,7 +79,7 @@ CASES = {
         filtered(hidden=((0, 0, 1), (0, 0, -1))),
         SHAPE,
     ),
-    "n2s": (Noise2Self((2, 3, 3), NOISE), filtered(), SHAPE),
+    "n2s": (Noise2Self((2, 2, 2), NOISE), filtered(), SHAPE),
     "n2n": (Paired(swaps=True), unet(batch_norm=True, depth=2, pooled=(1, 2, 2)), SHAPE),
     "supervised": (Paired("l1", name="supervised"), filtered(), (2, 2, *SHAPE[2:])),
     "ssdn": (
@@ -109,7 +112,7 @@ CASES = {
     "linear of planes": (Linear(), FilterConfig((1, 5, 5)), FLAT),
 }
 BLIND = [name for name in CASES if name.split()[0] in ("n2s", "ssdn", "linear", "branch-unet")]
-SIZES = {SHAPE[2:]: (12, 24, 36), FLAT[2:]: (1, 48, 36)}
+SIZES = {SHAPE[2:]: (8, 24, 36), FLAT[2:]: (1, 48, 36)}
 
 
 def noisy(shape, seed=0):
@@ -135,11 +138,26 @@ def folder_of(tmp_path_factory, write_volume, write_model):
                 "offset": [100.0 + c for c in channels],
                 "scale": [8.0 + c for c in channels],
             }
-            made[name] = write_model(
-                place / "model.n2v", config, volume=volume, method=method, **constants
+            made[name] = tamed(
+                write_model(place / "model.n2v", config, volume=volume, method=method, **constants)
             )
         return made[name]
 
+    return folder
+
+
+def tamed(folder):
+    """The model, whose filter is now a mean and whose U-Net adds a little: as if trained."""
+    model = Model(folder)
+    weights = dict(model.network.state_dict())
+    for name, values in weights.items():
+        if name == "filter.weight":
+            weights[name] = torch.full_like(values, 1 / (values.numel() - 1))
+        elif name.endswith("head.weight") and "filter.weight" in weights:
+            weights[name] = 0.02 * values
+        elif name.endswith("head.bias"):
+            weights[name] = 0.0 * values
+    save_model(folder, model.card, weights, overwrite=True)
     return folder
 
 
@@ -166,9 +184,10 @@ def agrees(answers, path, folder, noise, *, std):
     batch = np.stack([(image - offset) / scale for image in images])
     found = answers(path, batch[:, :, 0] if size[0] == 1 else batch)
     for k, image in enumerate(images):
-        for part, one in enumerate(own(folder, image, noise, std=std)):
+        wanted = own(folder, image, noise, std=std)
+        for part, one in enumerate(wanted):
             back = found[part][k].reshape(image.shape) * scale + (0 if part else offset)
-            np.testing.assert_allclose(back, one, atol=2e-5 * one.std() + 1e-4, rtol=0)
+            np.testing.assert_allclose(back, one, atol=1e-4 * wanted[0].std(), rtol=0)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -237,19 +256,20 @@ def test_the_command_says_what_it_wrote(package, folder_of):
     assert sorted(path.name for path in made.iterdir()) == ["model.onnx", "model.zip"]
 
 
+@unclosed
 def test_a_package_is_valid_and_its_test_output_follows(package, tmp_path):
     """By the description alone, as a program would that knows nothing of this one."""
     import onnxruntime
     from bioimageio.spec import load_description
     from bioimageio.spec.model.v0_5 import ModelDescr
 
-    path = package[0] / "model.zip"
-    described = load_description(path, perform_io_checks=True)
+    with zipfile.ZipFile(package[0] / "model.zip") as archive:
+        described = load_description(archive, perform_io_checks=True)
+        archive.extractall(tmp_path)
     assert isinstance(described, ModelDescr)
     assert [a.name for a in described.authors] == ["Ada Lovelace"]
     assert described.license == "MIT"
     assert described.weights.onnx.parent == "torchscript"
-    zipfile.ZipFile(path).extractall(tmp_path)
     given, wanted = (np.load(tmp_path / f"{name}.npy") for name in ("image", "denoised"))
     constants = described.inputs[0].preprocessing[1].kwargs
     image = (given - constants.mean[0]) / constants.std[0]
@@ -258,13 +278,15 @@ def test_a_package_is_valid_and_its_test_output_follows(package, tmp_path):
     back = described.outputs[0].postprocessing[0].kwargs
     result = found * back.gain[0] + back.offset[0]
     np.testing.assert_allclose(result, wanted, atol=1e-4 * wanted.std())
-    assert wanted.std() < given.std()
+    assert np.abs(wanted - given).mean() > 1
 
 
+@unclosed
 def test_axes_and_halo_are_those_of_the_network(package, folder_of):
     from bioimageio.spec import load_description
 
-    described = load_description(package[0] / "model.zip", perform_io_checks=False)
+    with zipfile.ZipFile(package[0] / "model.zip") as archive:
+        described = load_description(archive, perform_io_checks=False)
     card = load_model(folder_of("n2v")).card
     inputs, outputs = (t[0].axes[2:] for t in (described.inputs, described.outputs))
     for axis, (a, b) in enumerate(zip(inputs, outputs, strict=True)):
@@ -276,15 +298,16 @@ def test_axes_and_halo_are_those_of_the_network(package, folder_of):
 
 
 def test_its_documentation_tells_all_but_where_the_data_lie(package, folder_of):
-    archive = zipfile.ZipFile(package[0] / "model.zip")
-    text = archive.read("README.md").decode()
-    for words in ("Noise2Void", "volume.zarr", "48 × 56", "MIT", "# Validation", "Not in it"):
+    with zipfile.ZipFile(package[0] / "model.zip") as archive:
+        text, described = (archive.read(n).decode() for n in ("README.md", "rdf.yaml"))
+    for words in ("Noise2Void", "volume.zarr", "32 × 40", "MIT", "# Validation", "Not in it"):
         assert words in text
-    assert str(folder_of("n2v").parent) not in text + archive.read("rdf.yaml").decode()
+    assert str(folder_of("n2v").parent) not in text + described
 
 
 def test_its_cover_is_half_noisy_and_half_denoised(package, tmp_path):
-    zipfile.ZipFile(package[0] / "model.zip").extract("cover.png", tmp_path)
+    with zipfile.ZipFile(package[0] / "model.zip") as archive:
+        archive.extract("cover.png", tmp_path)
     with Image.open(tmp_path / "cover.png") as picture:
         assert picture.size == (512, 512)
         grey = np.asarray(picture.convert("L")).astype(float)
@@ -365,6 +388,7 @@ def test_a_licence_that_nobody_knows_is_refused(tmp_path, folder_of):
     assert "'Mine' is no SPDX identifier" in str(done.exception)
 
 
+@opened_again
 def test_overwriting(tmp_path, folder_of):
     path = tmp_path / "m.pt"
     path.write_text("mine")
@@ -388,6 +412,7 @@ def test_a_volume_that_is_gone(tmp_path, write_model):
     assert "--gain" in summary.no_own_value
 
 
+@opened_again
 def test_constants_travel_in_the_torchscript(tmp_path, folder_of):
     n2v_scale.export_model(folder_of("supervised"), torchscript=tmp_path / "m.pt")
     files = {"n2v_scale.json": ""}
