@@ -55,7 +55,7 @@ layers: $(VENV)/.dev
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[test,report]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[test,report,export]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distributed import Client
 
@@ -45,6 +45,9 @@ from n2v_scale.verification import (
     stored_plan,
     verify_output,
 )
+
+if TYPE_CHECKING:
+    from n2v_scale.export import ExportSummary
 
 Address = str | PathLike[str]
 VolumeLike = Address | Volume
@@ -409,6 +412,66 @@ def make_pyramid(
         )
 
 
+def export_model(
+    model: Address,
+    *,
+    bioimageio: Address | None = None,
+    onnx: Address | None = None,
+    torchscript: Address | None = None,
+    overwrite: bool = False,
+    write: str = "mean",
+    posterior: bool | None = None,
+    gain: float | None = None,
+    offset: float | None = None,
+    read_noise: float | None = None,
+    name: str | None = None,
+    license: str = "CC-BY-4.0",  # noqa: A002 (the command's option has this name)
+    authors: Sequence[str] = (),
+) -> ExportSummary:
+    """Write a trained model as files that other programs run, one or several at once.
+
+    Each file is opened again and compared with the model, on images of two sizes and in a batch;
+    one that differs by more than 1e-4 of the output's standard deviation is not written.
+    docs/models.md says what a file takes and gives.
+
+    Parameters
+    ----------
+    model
+        A folder that :func:`train` wrote.
+    bioimageio, onnx, torchscript
+        The files to write: a zip package for bioimage.io, validated; an ONNX graph; a TorchScript
+        module. ONNX and bioimage.io need the extra ``export``.
+    write
+        ``mean,std`` adds the standard deviation as a second output, for methods that know it.
+    posterior
+        Whether each voxel's own value is put back in the graph, after a blind method: as in a
+        prediction of the training volume when None.
+    gain, offset, read_noise
+        Of the camera, in the volume's units, for that; seen in the training volume, or on the
+        card, when None.
+    name, license, authors
+        Of the package: the licence of the weights is an SPDX identifier.
+
+    Raises
+    ------
+    ConfigError, ModelError, OutputError
+        Each says what was seen and what to do; then nothing is written.
+    """
+    from n2v_scale.export import export_to
+    from n2v_scale.export_package import About
+
+    asked = {"write": write, "posterior": posterior, "gain": gain}
+    asked |= {"offset": offset, "read_noise": read_noise, "device": "cpu"}
+    named = {"bioimageio": bioimageio, "onnx": onnx, "torchscript": torchscript}
+    return export_to(
+        Path(normalise(model)),
+        {kind: Path(normalise(to)) for kind, to in named.items() if to is not None},
+        read_settings(PredictSettings, None, **asked),
+        About(name, license, tuple(authors)),
+        overwrite=overwrite,
+    )
+
+
 def diagnose(volume: VolumeLike, *, seed: int = 0) -> Diagnosis:
     """What noise a volume has, from a sample, and which method suits it.
 
@@ -596,6 +659,7 @@ __all__ = [
     "estimate_error",
     "evaluate",
     "evaluate_pair",
+    "export_model",
     "forecast",
     "import_volume",
     "load_model",

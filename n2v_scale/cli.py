@@ -24,6 +24,7 @@ from n2v_scale.cli_completion import completion
 from n2v_scale.cli_diagnose import diagnose
 from n2v_scale.cli_doctor import doctor
 from n2v_scale.cli_evaluate import evaluate
+from n2v_scale.cli_model import export, model
 from n2v_scale.cli_predict import plan, predict, pyramid, verify
 from n2v_scale.cli_report import report
 from n2v_scale.cli_train import train
@@ -223,6 +224,8 @@ for command in (
     verify,
     pyramid,
     report,
+    model,
+    export,
     cluster,
     doctor,
     completion,

@@ -192,6 +192,7 @@ def write_model() -> Callable[..., Path]:
 
     from n2v_scale._version import __version__
     from n2v_scale.methods import method_to_dict
+    from n2v_scale.methods.base import Method
     from n2v_scale.methods.linear import Linear
     from n2v_scale.methods.n2v import Noise2Void
     from n2v_scale.methods.ssdn import BlindSpot
@@ -213,10 +214,12 @@ def write_model() -> Callable[..., Path]:
         offset: Sequence[float] = (100.0,),
         scale: Sequence[float] = (10.0,),
         seed: int = 0,
+        method: Method | None = None,
+        survey: list[dict[str, Any]] | None = None,
     ) -> Path:
         config = config or UNetConfig(depth=1, filters=2, pooled=(1, 1, 1))
         name = next(n for n, kind in NETWORK_CONFIGS.items() if isinstance(config, kind))
-        method = methods_of.get(name, Noise2Void())
+        method = method or methods_of.get(name, Noise2Void())
         network = build_network(name, config)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -238,7 +241,10 @@ def write_model() -> Callable[..., Path]:
             channels=volume.channels if volume else tuple(range(len(offset))),
             offset=tuple(offset),
             scale=tuple(scale),
+            survey=survey,
         )
+        measured = measure_receptive_field(network, config.stride)
+        z, y, x = ((a + r, b + r) for (a, b), r in zip(measured, method.reach, strict=True))
         card = ModelCard(
             package_version=__version__,
             method=method.name,
@@ -246,7 +252,8 @@ def write_model() -> Callable[..., Path]:
             blind=method.blind,
             network=name,
             network_config=config_to_dict(config),
-            receptive_field=measure_receptive_field(network, config.stride),
+            receptive_field=(z, y, x),
+            passes=method.passes,
             stride=config.stride,
             parameters=sum(p.numel() for p in network.parameters()),
             weights_sha256="",

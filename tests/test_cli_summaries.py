@@ -16,8 +16,8 @@ from n2v_scale.simulate import simulate_light_sheet
 pytestmark = pytest.mark.usefixtures("workers")
 
 SHORT = ("--steps", 3, "--filters", 2, "--patch", "8,32,32", "--batch", 1)
-SILENT = {"simulate", "cluster"}
-"""A command whose answer is the names of its outputs, and a group of commands."""
+SILENT = {"simulate", "cluster", "model"}
+"""A command whose answer is the names of its outputs, and groups of commands."""
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ it is J-invariant: no voxel sees itself, for as many forward passes as there are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -87,11 +88,22 @@ class Noise2Self:
         )
         mean = tile.new_empty(*tile.shape[:2], *core.shape)
         for phase in product(*map(range, self.partition)):
-            subset = self._subset(tile, phase, origin)
-            hidden = torch.where(subset > 0, neighbours_mean(tile, there * (1 - subset)), tile)
+            subset, hidden = self.hidden(tile, phase, origin, there)
             chosen = subset[(..., *core.slices)] > 0
             mean = torch.where(chosen, network(hidden * there, crop, inside), mean)
         return TensorEstimate(mean)
+
+    def hidden(
+        self,
+        tile: Tensor,
+        phase: Sequence[int | Tensor],
+        origin: Shape = (0, 0, 0),
+        there: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """A subset, 1 at its voxels, (1, 1, z, y, x), and a tile in which it is hidden."""
+        subset = self._subset(tile, phase, origin)
+        seen = 1 - subset if there is None else there * (1 - subset)
+        return subset, torch.where(subset > 0, neighbours_mean(tile, seen), tile)
 
     def noise_weight(self, mean: Tensor) -> Tensor:
         """The inverse variance where the signal is ``mean``; 1 where it is the volume's mean."""
@@ -101,7 +113,7 @@ class Noise2Self:
         variance = noise.gain * (mean - noise.offset).clamp_min(0) + noise.read_noise**2
         return (1.1 * typical / (variance + 0.1 * typical)).clamp(0.05, 4.0)
 
-    def _subset(self, like: Tensor, phase: tuple[int, ...], origin: Shape) -> Tensor:
+    def _subset(self, like: Tensor, phase: Sequence[int | Tensor], origin: Shape) -> Tensor:
         """1 at the voxels of a subset, (1, 1, z, y, x)."""
         lines = [
             ((torch.arange(n, device=like.device) + o) % p == k).to(like.dtype)

@@ -8,6 +8,7 @@ value is put back by Bayes: :mod:`n2v_scale.posterior`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 from typing import ClassVar
 
 import torch
@@ -75,6 +76,6 @@ class BlindSpot:
     def _distribution(self, output: Tensor) -> TensorEstimate:
         """From mean and log-variance, (b, 2, z, y, x), the latter in units of the typical noise."""
         typical = self.noise.gain * max(0.0, -self.noise.offset) + self.noise.read_noise**2
-        bound = -torch.as_tensor(LEAST_VARIANCE).log().item()
+        bound = -log(LEAST_VARIANCE)
         variance = typical * output[:, 1:].clamp(-bound, bound).exp()
         return TensorEstimate(output[:, :1], variance.sqrt())
