@@ -24,6 +24,8 @@ from n2v_scale.sources import Source
 
 LEAST_SHARE = 0.02
 """Of the noise's variance that each of the two begins with: from nothing it would never grow."""
+WAIT = 200
+"""Steps that the network takes first: what it does not know yet would all be taken for noise."""
 SPEED = 10.0
 """By how much the noise moves faster than a weight: it must not be the last to find its place."""
 
@@ -32,6 +34,7 @@ class LearnedNoise(nn.Module):
     """A network, with the noise as two more channels of its output."""
 
     raw: Tensor
+    taken: Tensor
 
     def __init__(self, network: Network, first: NoiseModel) -> None:
         """``first`` is the guess to begin with, of normalised voxels."""
@@ -43,12 +46,18 @@ class LearnedNoise(nn.Module):
         """That a voxel of the volume's mean brightness has."""
         floor = min(max(first.read_noise**2 / self.typical, LEAST_SHARE), 1 - LEAST_SHARE)
         shares = torch.tensor([1 - floor, floor])
+        self.register_buffer("taken", torch.zeros((), dtype=torch.long))
         self.raw = nn.Parameter(torch.expm1(shares).log() / SPEED)
 
     def forward(self, x: Tensor) -> Tensor:
         """What the network says, then gain and variance without light, (b, c + 2, z, y, x)."""
         out = self.network(x)
-        channels = self._terms().reshape(1, 2, 1, 1, 1).expand(len(out), 2, *out.shape[2:])
+        if self.training:
+            self.taken += 1
+        terms = self._terms()
+        moves = (self.taken > WAIT).to(terms)
+        terms = torch.lerp(terms.detach(), terms, moves)
+        channels = terms.reshape(1, 2, 1, 1, 1).expand(len(out), 2, *out.shape[2:])
         return torch.cat([out, channels], dim=1)
 
     def _terms(self) -> Tensor:

@@ -23,7 +23,7 @@ from n2v_scale.streams import Streams
 
 LEAST_VARIANCE = 1e-4
 """Of the prediction, over the noise's at the volume's mean; the most is its inverse."""
-NOISE_FIRST = 0.03
+NOISE_FIRST = 0.01
 """Weight of the logarithm of all variance over the noise's, which draws what may be noise into it.
 """
 
