@@ -10,12 +10,13 @@ from n2v_scale.blind_masks import parse_blind_mask
 from n2v_scale.config import TrainSettings
 from n2v_scale.errors import ConfigError, TrainingError
 from n2v_scale.geometry import Shape
+from n2v_scale.learned_noise import first_camera
 from n2v_scale.methods.base import Method
 from n2v_scale.methods.linear import Linear
 from n2v_scale.methods.n2s import Noise2Self
 from n2v_scale.methods.n2v import Noise2Void
 from n2v_scale.methods.paired import Paired
-from n2v_scale.methods.ssdn import BlindSpot
+from n2v_scale.methods.ssdn import BlindSpot, LearningNoise
 from n2v_scale.noise import NoiseModel
 from n2v_scale.sources import Source, common_noise
 
@@ -40,12 +41,7 @@ def chosen_method(settings: TrainSettings, design: Design, sources: Sequence[Sou
     camera = None if settings.camera is None else NoiseModel(*settings.camera)
     noise = common_noise(sources, camera)
     if settings.method == "ssdn":
-        if noise is None:
-            raise TrainingError(
-                "the sample does not show the camera's noise, which --method ssdn needs: pass its "
-                "--gain, --offset and --read-noise, or use another method"
-            )
-        return BlindSpot(noise)
+        return _learning(sources) if settings.noise == "learned" else _knowing(noise)
     grows = noise if noise is not None and noise.gain > 0 else None
     if settings.method == "n2s":
         return Noise2Self(_partition(settings, design.patch), grows)
@@ -57,6 +53,28 @@ def chosen_method(settings: TrainSettings, design: Design, sources: Sequence[Sou
         parse_blind_mask(settings.blind_mask) if settings.blind_mask else (),
         settings.method,
     )
+
+
+def _knowing(noise: NoiseModel | None) -> BlindSpot:
+    if noise is None:
+        raise TrainingError(
+            "the sample does not show the camera's noise, which --method ssdn needs: pass its "
+            "--gain, --offset and --read-noise, or --noise learned, or use another method"
+        )
+    return BlindSpot(noise)
+
+
+def _learning(sources: Sequence[Source]) -> LearningNoise:
+    """Beginning with what the samples show, whether it is to be trusted or not."""
+    camera = first_camera(sources)
+    first = None if camera is None else common_noise(sources, camera)
+    if first is None:
+        raise TrainingError(
+            "the sample is too small, or too even, to begin to learn the noise from: pass the "
+            "camera's --gain, --offset and --read-noise without --noise learned, or use another "
+            "method"
+        )
+    return LearningNoise(first)
 
 
 def _partition(settings: TrainSettings, patch: Shape) -> Shape:

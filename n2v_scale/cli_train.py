@@ -30,6 +30,8 @@ HELP = {
     "loss": "Of n2n and supervised: l2 learns the mean, l1 the median. [default: l2]",
     "blind_mask": "Hidden beside each voxel: x:5 for noise in lines along X, box:0,2,2, a file, or "
     "auto: as far as the noise is seen to be correlated.",
+    "noise": "Of ssdn: the camera's, as told or seen in a sample; or learned with the network. "
+    "[default: known]",
     "net": "filter-unet: a fitted linear filter that a small U-Net corrects; unet: the field's; "
     "of ssdn blind-unet: one U-Net on lattices; branch-unet: one a direction.",
     "init": "Begin with the network and the weights of another model.",
@@ -73,6 +75,7 @@ NETS = ["filter-unet", "unet", "blind-unet", "branch-unet", "filter"]
 @click.option("--pair-channel", "pair_channels", type=ChannelIndices(), help="Of either: channels.")
 @click.option("--pair-timepoints", metavar="INDICES", help="Of either: 1:46, or 0,2.")
 @click.option("--loss", type=click.Choice(["l2", "l1"]), help=HELP["loss"])
+@click.option("--noise", type=click.Choice(["known", "learned"]), help=HELP["noise"])
 @click.option("--sampling", type=click.Choice(["content", "uniform"]), help=HELP["sampling"])
 @click.option("--foreground", metavar="MASK", help=HELP["foreground"])
 @click.option("--pool-memory", type=ByteSize(), help=HELP["pool"])

@@ -141,6 +141,9 @@ class TrainSettings(CameraSettings):
     """``1:46``, or ``0,2``."""
     loss: Literal["l2", "l1"] = "l2"
     """Of n2n and supervised: l2 learns the mean, l1 the median."""
+    noise: Literal["known", "learned"] = "known"
+    """Of ssdn: known is the camera's, or what a sample shows; learned is trained with the network,
+    from what the sample shows."""
     radius: Triple | None = None
     """Reach of the replacement's window along (z, y, x)."""
     validate_every: Positive = 100
@@ -205,6 +208,12 @@ class TrainSettings(CameraSettings):
                 )
         if self.partition is not None and self.method != "n2s":
             raise ValueError("partition is for method n2s")
+        if self.noise == "learned" and self.method != "ssdn":
+            raise ValueError("noise learned is for method ssdn")
+        if self.noise == "learned" and self.camera is not None:
+            raise ValueError(
+                "noise learned and gain, offset and read-noise are both given: choose one"
+            )
         return self
 
     @model_validator(mode="after")

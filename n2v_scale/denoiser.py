@@ -125,6 +125,10 @@ class Denoiser(Hashable, Protocol):
     def noise_for(self, volume: Volume) -> tuple[NoiseModel | None, ...] | None:
         """The noise by channel that it knows of this very volume, or None when it does not."""
 
+    @property
+    def learned_noise(self) -> NoiseModel | None:
+        """That of the camera it was trained for, in units, where training has learned it."""
+
     def check_fits(self, volume: Volume) -> None:
         """Raise a ModelError when it cannot be applied to ``volume``."""
 
@@ -181,6 +185,7 @@ class Identity:
     blind = False
     several_passes = False
     knows_std = False
+    learned_noise = None
     base_bytes = 2**28
 
     def __init__(self, halo: Halo = NO_HALO, stride: Shape = (1, 1, 1)) -> None:

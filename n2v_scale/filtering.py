@@ -35,6 +35,7 @@ class CalibratedFilter:
     needs_normalisation = True
     blind = False
     several_passes = False
+    learned_noise = None
     knows_std = False
     stride: Shape = (1, 1, 1)
     base_bytes = PROCESS_BYTES

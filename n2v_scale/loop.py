@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from n2v_scale.batches import Batches, batches_of
 from n2v_scale.budget import Pace, Timer, schedule
@@ -17,6 +17,8 @@ from n2v_scale.checkpoint import Checkpoint
 from n2v_scale.config import TrainSettings
 from n2v_scale.devices import channels_last, compute_exactly
 from n2v_scale.errors import TrainingError
+from n2v_scale.learned_noise import as_trained, in_training
+from n2v_scale.methods.base import Method
 from n2v_scale.nets import FITTED, Network, build_network
 from n2v_scale.run import Run
 from n2v_scale.signals import requests
@@ -35,13 +37,15 @@ LOOK_EVERY = 20
 class Trained:
     """What the loop delivers."""
 
-    network: Network
+    network: nn.Module
     """The average, on the CPU."""
     weights: dict[str, Tensor]
     """Those with the lowest held-out loss; the last where nothing is held out."""
     history: list[Row]
     steps: int
     stopped_early: bool
+    method: Method
+    """As it is applied: with the noise, if that was learned."""
 
 
 def train_network(run: Run) -> Trained:
@@ -61,7 +65,7 @@ def train_network(run: Run) -> Trained:
     """
     settings, budget, ranks = run.settings, run.budget, run.ranks
     compute_exactly()
-    weights = Weights(_network(run), settings.learning_rate)
+    weights = Weights(in_training(_network(run), run.method), settings.learning_rate)
     ranks.from_first(list(weights.network.state_dict().values()))
     held_out = [_as_batch(patch).to(run.device) for patch in run.sampler.validation()]
     history, recent = _restored(run, weights)
@@ -72,7 +76,7 @@ def train_network(run: Run) -> Trained:
     if log:
         log.begin(history, known=len(history) if run.begun else 0)
     if run.method.closed_form:
-        return Trained(weights.average.cpu(), weights.best, history, 0, stopped_early=False)
+        return _trained(run, weights, history, early=False)
     best = min(range(len(history)), key=lambda k: history[k].get("held_out", -k))
     forward = ranks.wrap(_compiled(weights.network, settings), run.device)
     timer, pace = Timer(settings.checkpoint_every), Pace(budget.step)
@@ -121,7 +125,13 @@ def train_network(run: Run) -> Trained:
                 timer.reset()
             if share < 1 and not early and stop:
                 raise KeyboardInterrupt
-    return Trained(weights.average.cpu(), weights.best, history, budget.step, early)
+    return _trained(run, weights, history, early=early)
+
+
+def _trained(run: Run, weights: Weights, history: list[Row], *, early: bool) -> Trained:
+    network, best, method = as_trained(weights.average.cpu(), weights.best, run.method)
+    steps = 0 if method.closed_form else run.budget.step
+    return Trained(network, best, history, steps, early, method)
 
 
 def _network(run: Run) -> Network:
@@ -160,7 +170,7 @@ def _as_batch(patch: npt.NDArray[np.float32]) -> Tensor:
     return tensor.reshape(1, -1, *tensor.shape[-3:])
 
 
-def _compiled(network: Network, settings: TrainSettings) -> Any:
+def _compiled(network: nn.Module, settings: TrainSettings) -> Any:
     return torch.compile(network, dynamic=False) if settings.compile else network
 
 

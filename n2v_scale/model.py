@@ -32,7 +32,14 @@ from n2v_scale.forward_work import forward_products
 from n2v_scale.geometry import NO_HALO, Box, Halo, Shape, align_halo, padded_shape
 from n2v_scale.io.volume import Volume
 from n2v_scale.mirrors import MIRRORS
-from n2v_scale.model_card import CARD_NAME, METRICS_NAME, WEIGHTS_NAME, ModelCard, read_card
+from n2v_scale.model_card import (
+    CARD_NAME,
+    LEARNED_NOISE,
+    METRICS_NAME,
+    WEIGHTS_NAME,
+    ModelCard,
+    read_card,
+)
 from n2v_scale.network_config import config_from_dict
 from n2v_scale.noise import RESIDUAL_HALO, NoiseModel
 
@@ -177,17 +184,24 @@ class Model:
         )
 
     def noise_for(self, volume: Volume) -> tuple[NoiseModel | None, ...] | None:
-        """What training was told of the camera when ``volume`` is a training volume, else None."""
+        """What training was told of the camera, or learned, when ``volume`` is a training volume,
+        else None.
+        """
         asked = self.card.training
-        told = [
-            float(asked[n]) for n in ("gain", "offset", "read_noise") if asked.get(n) is not None
-        ]
-        if len(told) < 3:
+        told = {n: asked[n] for n in ("gain", "offset", "read_noise") if asked.get(n) is not None}
+        camera = NoiseModel(**told) if len(told) == 3 else self.learned_noise
+        if camera is None:
             return None
         trained = (self.card.trained_on, *self.card.also_trained_on)
         if all(volume.identity() != one.identity for one in trained):
             return None
-        return (NoiseModel(*told),) * volume.shape[1]
+        return (camera,) * volume.shape[1]
+
+    @property
+    def learned_noise(self) -> NoiseModel | None:
+        """That was trained with the network, in the training volumes' units; None without."""
+        learned = self.card.training.get(LEARNED_NOISE)
+        return None if learned is None else NoiseModel(**learned)
 
     def check_fits(self, volume: Volume) -> None:
         """Raise a ModelError when a model of volumes is given an image without depth."""

@@ -19,6 +19,8 @@ METRICS_NAME = "metrics.csv"
 FORMAT = 1
 NETWORK = "network"
 """The kind of a trained model."""
+LEARNED_NOISE = "learned_noise"
+"""Among what is known of the training: gain, offset and read noise, where they were learned."""
 
 Card = TypeVar("Card", bound=BaseModel)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from n2v_scale.io.stores import normalise
-from n2v_scale.model_card import CARD_NAME, ModelCard
+from n2v_scale.model_card import CARD_NAME, LEARNED_NOISE, ModelCard
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class TrainSummary:
     stopped_early: bool
     already_finished: bool
     """Nothing was left to do."""
+    learned_noise: dict[str, float] | None = None
+    """Gain, offset and read noise in the volume's units, where they were learned."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -42,8 +44,14 @@ class TrainSummary:
         loss = f"; held-out loss {self.first_loss:.4f} -> {self.loss:.4f}" if lost else ""
         return (
             f"{self.model}: {self.method}, {self.network} of {self.parameters:,} parameters, "
-            f"{self.steps} steps{loss}"
+            f"{self.steps} steps{loss}{self._learned()}"
         )
+
+    def _learned(self) -> str:
+        if self.learned_noise is None:
+            return ""
+        said = (f"{n.replace('_', ' ')} {v:.4g}" for n, v in self.learned_noise.items())
+        return f"\nlearned noise: {', '.join(said)}"
 
 
 def summary_of(folder: str, card: ModelCard, *, already_finished: bool) -> TrainSummary:
@@ -60,7 +68,15 @@ def summary_of(folder: str, card: ModelCard, *, already_finished: bool) -> Train
         loss=min(losses) if losses else None,
         stopped_early=bool(card.training["stopped_early"]),
         already_finished=already_finished,
+        learned_noise=_camera(card),
     )
+
+
+def _camera(card: ModelCard) -> dict[str, float] | None:
+    learned = card.training.get(LEARNED_NOISE)
+    if learned is None:
+        return None
+    return {name: learned[name] for name in ("gain", "offset", "read_noise")}
 
 
 def version(folder: str) -> tuple[int, int] | None:

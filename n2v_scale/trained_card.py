@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import prod
+from typing import Any
 
 import torch
 
 from n2v_scale._version import __version__
 from n2v_scale.config import TrainSettings
 from n2v_scale.geometry import Halo, Shape
+from n2v_scale.learned_noise import camera_of
 from n2v_scale.loop import Trained
 from n2v_scale.methods import method_to_dict
-from n2v_scale.model_card import ModelCard, TrainedOn
+from n2v_scale.methods.base import Method
+from n2v_scale.methods.ssdn import BlindSpot
+from n2v_scale.model_card import LEARNED_NOISE, ModelCard, TrainedOn
 from n2v_scale.nets import config_to_dict
 from n2v_scale.nets.receptive_field import measure_receptive_field
 from n2v_scale.noise import NoiseModel
@@ -26,7 +30,7 @@ def card_of(run: Run, trained: Trained, sources: Sequence[Source]) -> ModelCard:
     """Everything that planning needs, and how the model came to be."""
     design, settings = run.design, run.settings
     config = design.network_config
-    method = run.method
+    method = trained.method
     volumes = [_trained_on(source, settings) for source in sources]
     return ModelCard(
         package_version=__version__,
@@ -57,9 +61,18 @@ def card_of(run: Run, trained: Trained, sources: Sequence[Source]) -> ModelCard:
             "threads": torch.get_num_threads(),
             "reasons": list(design.reasons),
             "versions": versions(),
+            **_learned(run, method, sources),
         },
         history=trained.history,
     )
+
+
+def _learned(run: Run, method: Method, sources: Sequence[Source]) -> dict[str, Any]:
+    """The noise in the volumes' units, where it was learned."""
+    if not isinstance(method, BlindSpot) or run.settings.noise != "learned":
+        return {}
+    camera = camera_of(method.noise, sources)
+    return {} if camera is None else {LEARNED_NOISE: asdict(camera)}
 
 
 def _widened(halo: Halo, reach: Shape) -> Halo:

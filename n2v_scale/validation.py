@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from n2v_scale.nets import Network
 from n2v_scale.run import Run
 from n2v_scale.step import explained
 from n2v_scale.streams import Streams
@@ -16,7 +15,7 @@ Row = dict[str, float]
 
 
 @torch.no_grad()
-def validate(run: Run, network: Network, held_out: list[Tensor]) -> Row:
+def validate(run: Run, network: nn.Module, held_out: list[Tensor]) -> Row:
     """The mean loss on the held-out patches, with the same sites every time; {} without any."""
     ranks = run.ranks
     losses = {}

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from n2v_scale.checkpoint import prefixed, under
-from n2v_scale.nets import Network
 
 AVERAGE_DECAY = 0.995
 """Of the exponential moving average, which is what is delivered."""
@@ -18,7 +17,7 @@ AVERAGE_DECAY = 0.995
 class Weights:
     """A network, the average of its weights, the best average, and the optimizer's moments."""
 
-    def __init__(self, network: Network, learning_rate: float) -> None:
+    def __init__(self, network: nn.Module, learning_rate: float) -> None:
         self.network = network
         self.average = copy.deepcopy(network).eval()
         self.best = copy.deepcopy(self.average.state_dict())

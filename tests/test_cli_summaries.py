@@ -74,6 +74,7 @@ def test_a_chain_of_commands(summary, noisy, tmp_path):
         "first_loss": card["history"][0].get("held_out"),
         "loss": card["history"][0].get("held_out"),
         "stopped_early": False,
+        "learned_noise": None,
         "already_finished": False,
     }
     again = summary("train", volume, "-o", model, "--method", "linear")

@@ -3,6 +3,9 @@
 The network predicts a normal distribution from the neighbours; with the camera's noise on top it
 must explain the voxel itself. Every voxel of a patch is learned from. At prediction the voxel's own
 value is put back by Bayes: :mod:`n2v_scale.posterior`.
+
+Where the noise is not known it is learned together with the network (:class:`LearningNoise`): the
+two must explain the voxels between them, and what both could explain is the noise's.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from n2v_scale.streams import Streams
 
 LEAST_VARIANCE = 1e-4
 """Of the prediction, over the noise's at the volume's mean; the most is its inverse."""
+NOISE_FIRST = 0.01
+"""Weight of the logarithm of all variance over the noise's, which draws what may be noise into it.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class BlindSpot:
 
     noise: NoiseModel
     """Of normalised voxels."""
+    unit: float | None = None
+    """Of the predicted variance; the noise's at the volume's mean when None."""
     name: str = "ssdn"
     blind: ClassVar[bool] = True
     closed_form: ClassVar[bool] = False
@@ -50,11 +58,8 @@ class BlindSpot:
         """
         found = self._distribution(output)
         assert found.std is not None
-        variance = found.std.square() + self.noise_variance(found.mean.detach())
-        z, y, x = (n // m for n, m in zip(example.target.shape[2:], output.shape[2:], strict=True))
-        target, weight = (t[..., ::z, ::y, ::x] for t in (example.target, example.weight))
-        likelihood = (target - found.mean).square() / variance + variance.log()
-        return (likelihood * weight).sum() / (2 * weight.sum().clamp_min(1))
+        noise = self.noise_variance(found.mean.detach())
+        return _likelihood(found, found.std.square() + noise, example)
 
     def infer(
         self,
@@ -75,7 +80,58 @@ class BlindSpot:
 
     def _distribution(self, output: Tensor) -> TensorEstimate:
         """From mean and log-variance, (b, 2, z, y, x), the latter in units of the typical noise."""
-        typical = self.noise.gain * max(0.0, -self.noise.offset) + self.noise.read_noise**2
+        unit = typical_variance(self.noise) if self.unit is None else self.unit
         bound = -log(LEAST_VARIANCE)
-        variance = typical * output[:, 1:].clamp(-bound, bound).exp()
+        variance = unit * output[:, 1:2].clamp(-bound, bound).exp()
         return TensorEstimate(output[:, :1], variance.sqrt())
+
+
+@dataclass(frozen=True)
+class LearningNoise(BlindSpot):
+    """The same while the noise is learned, of which ``noise`` is the first guess.
+
+    Beside the distribution the network's output has two channels: the noise's gain and its variance
+    without light, each the same everywhere (:class:`n2v_scale.learned_noise.LearnedNoise`).
+    """
+
+    def loss(self, output: Tensor, example: Example) -> Tensor:
+        """As of a known noise, and :data:`NOISE_FIRST` of the mean of ``log(variance / noise)``.
+
+        Of a variance that the network claims for its prediction and one that is noise the voxels
+        say the same. The second term draws on the noise alone, the more of the variance the network
+        claims, and no more once it claims nothing (Laine et al. 2019, section 3.3, take a tenth of
+        the noise's standard deviation off the loss, which draws on for ever).
+        """
+        found = self._distribution(output)
+        assert found.std is not None
+        predicted, gain, floor = found.std.square(), output[:, 2:3], output[:, 3:4]
+        noise = gain * (found.mean.detach() - self.noise.offset).clamp_min(0) + floor
+        claimed = ((predicted.detach() + noise) / noise).log()
+        mean = (claimed * _every(example.weight, output)).sum() / _voxels(example, output)
+        return _likelihood(found, predicted + noise, example) + NOISE_FIRST * mean
+
+    def learned(self, noise: NoiseModel) -> BlindSpot:
+        """The method as it is applied, once the noise is known."""
+        return BlindSpot(noise, typical_variance(self.noise) if self.unit is None else self.unit)
+
+
+def typical_variance(noise: NoiseModel) -> float:
+    """At the mean of normalised voxels, 0."""
+    return noise.gain * max(0.0, -noise.offset) + noise.read_noise**2
+
+
+def _likelihood(found: TensorEstimate, variance: Tensor, example: Example) -> Tensor:
+    """The mean of ``(error² / variance + log variance) / 2`` over the voxels that there are."""
+    target, weight = (_every(t, found.mean) for t in (example.target, example.weight))
+    likelihood = (target - found.mean).square() / variance + variance.log()
+    return (likelihood * weight).sum() / (2 * _voxels(example, found.mean))
+
+
+def _every(x: Tensor, output: Tensor) -> Tensor:
+    """The voxels that the output is of: one in some."""
+    z, y, x_ = (n // m for n, m in zip(x.shape[2:], output.shape[2:], strict=True))
+    return x[..., ::z, ::y, ::x_]
+
+
+def _voxels(example: Example, output: Tensor) -> Tensor:
+    return _every(example.weight, output).sum().clamp_min(1)
