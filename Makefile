@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 JOBS ?= 2
 
-.PHONY: demo test kills slurm workflows check lint types layers clean
+.PHONY: demo test kills slurm workflows docs check lint types layers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/n2v-scale demo $(DEMO)
@@ -26,6 +26,10 @@ workflows: $(VENV)/.workflows
 # On a real SLURM of three nodes, which is installed and brought up on this machine for so long.
 slurm: $(VENV)/.workflows
 	tests/slurm/with-slurm.sh $(BIN)/python -m pytest tests/slurm tests/workflows -m slurm
+
+# The site of the documentation, into site/; a warning is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 check: lint types layers
 
@@ -48,6 +52,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 $(VENV)/.workflows: $(VENV)/.installed
