@@ -7,7 +7,7 @@ JOBS ?= 2
 EMPTY := .venv-wheel
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test kills slurm workflows package check lint types layers clean
+.PHONY: demo test kills slurm workflows docs package check lint types layers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/n2v-scale demo $(DEMO)
@@ -28,6 +28,10 @@ workflows: $(VENV)/.workflows
 # On a real SLURM of three nodes, which is installed and brought up on this machine for so long.
 slurm: $(VENV)/.workflows
 	tests/slurm/with-slurm.sh $(BIN)/python -m pytest tests/slurm tests/workflows -m slurm
+
+# The site of the documentation, into site/; a warning is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The wheel, in an empty environment, does the whole of the demo, made small.
 package: $(VENV)/.build
@@ -64,6 +68,10 @@ $(VENV)/.dev: $(VENV)/.installed
 
 $(VENV)/.build: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt build
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 $(VENV)/.workflows: $(VENV)/.installed

@@ -341,7 +341,7 @@ def save_model(
     OutputError
         When ``folder`` exists and is not to be overwritten, or is not a model.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if folder.exists():
         if not overwrite:
@@ -349,7 +349,8 @@ def save_model(
         check_is_model(folder)
     with fresh_folder(folder) as fresh:
         tensors = {name: w.detach().cpu().contiguous() for name, w in weights.items()}
-        save_file(tensors, fresh / WEIGHTS_NAME)
+        # Not save_file(), whose file nobody else could read, whatever the umask.
+        (fresh / WEIGHTS_NAME).write_bytes(save(tensors))
         digest = sha256(fresh / WEIGHTS_NAME)
         text = card.model_copy(update={"weights_sha256": digest}).to_json()
         (fresh / CARD_NAME).write_text(text)
