@@ -25,6 +25,7 @@ from n2v_scale.cli_diagnose import diagnose
 from n2v_scale.cli_evaluate import evaluate
 from n2v_scale.cli_predict import plan, predict, pyramid, verify
 from n2v_scale.cli_train import train
+from n2v_scale.cli_view import view
 from n2v_scale.errors import IncompleteError, N2VScaleError
 from n2v_scale.options import (
     FloatTriple,
@@ -184,7 +185,10 @@ def demo(
     click.echo(json.dumps(result.to_dict()) if as_json else result.text())
 
 
-for command in (diagnose, evaluate, train, plan, predict, baseline, verify, pyramid, cluster):
+COMMANDS = (
+    diagnose, evaluate, train, plan, predict, baseline, verify, pyramid, cluster, view,
+)  # fmt: skip
+for command in COMMANDS:
     cli.add_command(command)
 
 
