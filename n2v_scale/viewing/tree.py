@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
+from zipfile import ZipFile
 
 from zarr.abc.store import RangeByteRequest, Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from n2v_scale.io.remote import RemoteStore
-from n2v_scale.io.stores import Location, open_store
+from n2v_scale.io.stores import Location, is_url, open_store
 
 PIECE = 4 << 20
 """Bytes that are in memory at once."""
@@ -25,33 +25,39 @@ class Tree:
     """A group or an array, with all that lies below it, in a folder, a zip file or behind a URL."""
 
     location: Location
-    store: Store = field(init=False)
-    _archive: zipfile.ZipFile | None = field(init=False, default=None)
+    _store: Store | ZipFile = field(init=False)
 
     def __post_init__(self) -> None:
-        self.store = open_store(self.location.root)
-        if not isinstance(self.store, RemoteStore) and Path(self.location.root).is_file():
-            self._archive = zipfile.ZipFile(self.location.root)
+        root = self.location.root
+        zipped = not is_url(root) and Path(root).is_file()
+        self._store = ZipFile(root) if zipped else open_store(root)
 
     def size(self, key: str) -> int | None:
         """Bytes of a key; None where there is none, or where a link leads out of the tree."""
         whole = self._whole(key)
-        if isinstance(self.store, RemoteStore):
+        if isinstance(self._store, ZipFile):
+            entry = self._store.NameToInfo.get(whole)
+            return None if entry is None else entry.file_size
+        if isinstance(self._store, RemoteStore):
             try:
-                return sync(self.store.getsize(whole))
+                return sync(self._store.getsize(whole))
             except FileNotFoundError:
                 return None
-        if self._archive is not None:
-            entry = self._archive.NameToInfo.get(whole)
-            return None if entry is None else entry.file_size
         return self._file_size(whole)
 
     def read(self, key: str, start: int, stop: int) -> Iterator[bytes]:
         """The bytes ``start`` to ``stop`` of a key, in pieces."""
-        for begin in range(start, stop, PIECE):
-            part = RangeByteRequest(begin, min(stop, begin + PIECE))
-            request = self.store.get(self._whole(key), default_buffer_prototype(), part)
-            value = sync(request)
+        whole = self._whole(key)
+        parts = ((begin, min(stop, begin + PIECE)) for begin in range(start, stop, PIECE))
+        if isinstance(self._store, ZipFile):
+            with self._store.open(whole) as file:
+                file.seek(start)
+                for begin, end in parts:
+                    yield file.read(end - begin)
+            return
+        for begin, end in parts:
+            part = RangeByteRequest(begin, end)
+            value = sync(self._store.get(whole, default_buffer_prototype(), part))
             if value is None:
                 raise FileNotFoundError(key)
             yield value.to_bytes()

@@ -62,16 +62,16 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """A function that opens an empty page with keywords of ``new_context``.
 
     When the test is over it fails if any page wrote an error to the console, threw one, or asked
-    for anything outside 127.0.0.1 and files.
+    for anything outside 127.0.0.1 and files. ``complain=False`` is for pages that are to fail.
     """
     contexts, complaints = [], []
 
-    def open_one(**options: Any) -> Any:
+    def open_one(*, complain: bool = True, **options: Any) -> Any:
         context = browser.new_context(**{**DEFAULTS, **options})
         contexts.append(context)
         made = context.new_page()
         made.set_default_timeout(20_000)
-        watch(made, complaints)
+        watch(made, complaints if complain else [])
         return made
 
     yield open_one

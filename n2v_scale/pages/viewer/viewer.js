@@ -17,7 +17,9 @@ let volumes = [];
 let reference = null;
 let contrast = null;
 let panes = [];
-const view = { axis: "z", centre: [0, 0, 0], pixel: 1, t: 0, c: 0, mode: "side", edge: 0.5 };
+const view = {
+  axis: "z", centre: [0, 0, 0], pixel: 1, fitted: true, t: 0, c: 0, mode: "side", edge: 0.5,
+};
 let pointer = null; // where it is in the world, and on which pane
 let exact = null; // values of the voxel under a pointer at rest
 let changedAt = 0;
@@ -49,7 +51,7 @@ async function start() {
   layOut();
   fit();
   await contrast.measure(view);
-  new ResizeObserver(draw).observe($("panes"));
+  new ResizeObserver(refit).observe($("panes"));
   draw();
 }
 
@@ -85,6 +87,13 @@ function fit() {
   }
   const size = (axis) => finest().shape[axis] * finest().scale[axis];
   view.pixel = 1.04 * Math.max(size(rows) / box.height, size(columns) / box.width);
+  view.fitted = true;
+  draw();
+}
+
+// After the panes or the plane changed: all is seen again, if all was.
+function refit() {
+  if (view.fitted) fit();
   draw();
 }
 
@@ -98,7 +107,7 @@ function zoom(factor, at) {
   for (const axis of at ? [rows, columns] : []) {
     view.centre[axis] = at[axis] + (view.centre[axis] - at[axis]) * change;
   }
-  view.pixel = pixel;
+  Object.assign(view, { pixel, fitted: false });
   draw();
 }
 
@@ -110,19 +119,20 @@ function move(down, right) {
   };
   view.centre[rows] = clamp(rows, view.centre[rows] + down * view.pixel);
   view.centre[columns] = clamp(columns, view.centre[columns] + right * view.pixel);
+  view.fitted = false;
   draw();
 }
 
 function turn(axis) {
   view.axis = axis;
-  exact = null;
   goTo(slice());
+  refit();
 }
 
 function compare(mode) {
   view.mode = shown().length > 1 ? mode : "side";
   layOut();
-  draw();
+  refit();
 }
 
 async function choose(changes) {
@@ -357,7 +367,8 @@ function label(pane, drawn) {
   const missed = group.filter((volume) => !has(volume));
   pane.note.textContent = missed.length ? `${missed[0].label} has no channel ${view.c}` : "";
   const loading = drawn && drawn.there < drawn.wanted;
-  pane.level.textContent = drawn ? `${loading ? "loading " : ""}level ${drawn.level}` : "";
+  const resolution = drawn?.level ? `level ${drawn.level}` : "full resolution";
+  pane.level.textContent = drawn ? `${loading ? "loading " : ""}${resolution}` : "";
   canvas.dataset.level = drawn ? drawn.level : "";
   const name = `Plane ${orientation().label} of ${names}, slice ${slice()}`;
   if (canvas.getAttribute("aria-label") !== name) canvas.setAttribute("aria-label", name);
@@ -412,11 +423,11 @@ function showReadout() {
   const index = at.map((world, axis) => voxelAt(finest(), axis, world));
   const isInside = index.every((n, axis) => inside(finest(), axis, n));
   const parts = [];
-  const text = isInside ? `z ${index[0]}  y ${index[1]}  x ${index[2]}` : "outside";
+  const text = isInside ? `z ${index[0]}, y ${index[1]}, x ${index[2]}` : "outside";
   parts.push(element("span", { className: "quiet" }, pointer ? "pointer" : "centre"));
   parts.push(element("span", { className: "position", textContent: text }));
   if (isInside && reference.micrometres) {
-    const place = at.map((world) => (world - 0).toFixed(1)).join(", ");
+    const place = at.map((world) => world.toFixed(1)).join(", ");
     parts.push(element("span", { className: "quiet", textContent: `(${place}) µm` }));
   }
   for (const volume of isInside ? shown().filter(has) : []) {
@@ -490,8 +501,8 @@ function about(volume) {
   const stored = volume.levels.filter((level) => !level.made).length;
   const unit = volume.micrometres ? " µm" : "";
   const lines = [
-    `${shape.join(" × ")} voxels, ${volume.stored_dtype}`,
-    `${scale.map((s) => Number(s.toPrecision(4))).join(" × ")}${unit} a voxel (z, y, x)`,
+    `${shape.join(" × ")} (z, y, x)`,
+    `voxel ${scale.map((s) => Number(s.toPrecision(4))).join(" × ")}${unit}, ${volume.stored_dtype}`,
     `${volume.format}, ${stored} ${stored === 1 ? "level" : "levels"}`,
   ];
   return element("div", {}, element("dt", { textContent: volume.name }),
@@ -622,7 +633,8 @@ const invert = (on) => {
 };
 const oneToOne = () => {
   const { rows, columns } = orientation();
-  view.pixel = Math.min(finest().scale[rows], finest().scale[columns]);
+  view.pixel = Math.min(finest().scale[rows], finest().scale[columns]) * devicePixelRatio;
+  view.fitted = false;
   draw();
 };
 const pan = (down, right) => move(down * 60, right * 60);
@@ -658,6 +670,15 @@ for (const button of $("orientations").children) {
 for (const button of $("modes").children) {
   button.addEventListener("click", () => compare(button.dataset.mode));
 }
+const closeMenu = () => $("others").removeAttribute("open");
+document.addEventListener("pointerdown", (event) => {
+  if (!$("others").contains(event.target)) closeMenu();
+});
+$("others").addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  closeMenu();
+  $("others").firstElementChild.focus();
+});
 const clicks = {
   in: () => zoom(1.5), out: () => zoom(1 / 1.5), fit, whole: oneToOne, theme: toggleTheme,
   help: () => $("keys").showModal(), auto: autoContrast,
