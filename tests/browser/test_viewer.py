@@ -139,6 +139,9 @@ def test_all_ways_through_the_slices(viewer):
     viewer.mouse.move(box["x"] + 50, box["y"] + 50)
     assert number() == 6
     viewer.mouse.wheel(0, 100)
+    until(viewer, "document.querySelector('#slicenumber').value === '7'")
+    for _ in range(4):
+        viewer.mouse.wheel(0, 10)  # a touchpad
     until(viewer, "document.querySelector('#slicenumber').value === '8'")
     viewer.mouse.wheel(0, -50)
     until(viewer, "document.querySelector('#slicenumber').value === '7'")
@@ -179,9 +182,8 @@ def test_the_level_is_the_one_for_the_zoom(viewer, volumes):
     assert viewer.inner_text(".pane:nth-child(2) .level") == "full resolution"
     press(viewer, ".")
     asked = [tile for tile in tiles_of(viewer) if tile["volume"] == "made.zarr"]
-    seen = {tile["box"] for tile in asked if tile["level"] == "0"}
-    assert seen
-    assert all(tile["index"] == "7" for tile in asked)
+    seen = {(tile["box"], tile["index"]) for tile in asked if tile["level"] == "0"}
+    assert {index for _, index in seen} == {"8"}
     assert len(seen) < 4  # of the four that the slice has, those in the middle
 
 
@@ -198,6 +200,7 @@ def test_contrast(viewer, volumes):
     assert window_of(viewer) == (2000, 8000)
     check_pixels(viewer, stored(volumes), [(6, 150, 200), (6, 100, 120)])
     before = gray_at(viewer, 0, 6, 150, 200)[0]
+    viewer.focus(".stage canvas")
     press(viewer, "i")
     assert gray_at(viewer, 0, 6, 150, 200)[0] == 255 - before
     press(viewer, "i", "a")

@@ -27,9 +27,18 @@ export class Contrast {
     }));
   }
 
-  auto(volume, view) {
+  found(volume, view) {
     const t = Math.min(view.t, volume.timepoints - 1);
-    const found = this.measured.get(`${volume.name} ${t} ${view.c}`);
+    return this.measured.get(`${volume.name} ${t} ${view.c}`);
+  }
+
+  knows(view) {
+    const shown = this.volumes.filter((volume) => view.c < volume.channels.length);
+    return shown.every((volume) => this.found(volume, view));
+  }
+
+  auto(volume, view) {
+    const found = this.found(volume, view);
     return found ? { low: found.low, high: found.high } : { low: 0, high: 1 };
   }
 

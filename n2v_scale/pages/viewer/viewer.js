@@ -11,7 +11,7 @@ const $ = (id) => document.getElementById(id);
 const main = document.querySelector("main");
 const PATIENCE_MS = 150; // for a new slice, before a coarser image of it is shown
 const REST_MS = 120; // of the pointer, before the voxel itself is read
-const WHEEL = 40; // of a wheel's way, for one slice
+const WHEEL = 40; // of a finger's way on a touchpad, for one slice
 
 let volumes = [];
 let reference = null;
@@ -138,6 +138,7 @@ function compare(mode) {
 async function choose(changes) {
   Object.assign(view, changes);
   exact = null;
+  main.dataset.idle = "false";
   try {
     await contrast.measure(view);
   } catch (error) {
@@ -237,10 +238,13 @@ function listen(pane) {
       zoom(Math.exp(-Math.sign(way) * Math.min(Math.abs(way), 60) / 250), worldAt(canvas, event));
       return;
     }
-    rolled += way;
-    const steps = Math.trunc(rolled / WHEEL);
-    rolled -= steps * WHEEL;
-    if (steps) goTo(slice() + Math.sign(steps) * Math.min(Math.abs(steps), 3));
+    let steps = Math.sign(way) * Math.max(1, Math.round(Math.abs(way) / 120)); // a notch
+    if (Math.abs(way) < WHEEL) { // a touchpad
+      rolled = rolled * way < 0 ? way : rolled + way;
+      steps = Math.trunc(rolled / WHEEL);
+      rolled -= steps * WHEEL;
+    }
+    if (steps) goTo(slice() + steps);
   }, { passive: false });
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
@@ -301,7 +305,7 @@ function drawAll() {
   showReadout();
   const idle = !tiles.busy && requests.every(({ wanted }) => missing(wanted) === 0);
   if (idle) drawHistogram();
-  main.dataset.idle = String(idle && contrast.set.size > 0);
+  main.dataset.idle = String(idle && contrast.knows(view));
 }
 
 function missing(requests) {
