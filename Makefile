@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VIEWERS := .viewers
 DEMO ?= demo
 JOBS ?= 2
 EMPTY := .venv-wheel
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test kills slurm workflows docs package check lint types layers clean
+.PHONY: demo test kills slurm workflows browser viewers docs package check lint types layers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/n2v-scale demo $(DEMO)
@@ -15,7 +16,7 @@ demo: $(VENV)/.installed
 # Two processes of one thread each: on two cores they take two thirds of the time that one takes.
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/integration --ignore tests/slurm \
-		-m 'not workflows and not slurm' -n $(JOBS) --dist worksteal
+		-m 'not workflows and not slurm and not browser' -n $(JOBS) --dist worksteal
 
 # Real processes killed at random moments, full disks: minutes, and the better for an idle machine.
 kills: $(VENV)/.installed
@@ -24,6 +25,14 @@ kills: $(VENV)/.installed
 # The workflow managers that workflows/ has files for, executed.
 workflows: $(VENV)/.workflows
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/workflows -m 'workflows and not slurm'
+
+# The pages that this package makes, in the Chromium of this machine (apt-get install chromium).
+browser: $(VENV)/.browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
+
+# What other people's viewers read with: napari's reader, without Qt, and zarrita, where npm is.
+viewers: $(VENV)/.installed $(VIEWERS)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/viewing/test_readers.py
 
 # On a real SLURM of three nodes, which is installed and brought up on this machine for so long.
 slurm: $(VENV)/.workflows
@@ -78,5 +87,16 @@ $(VENV)/.workflows: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[workflows]'
 	touch $@
 
+$(VENV)/.browser: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	touch $@
+
+# An environment of its own: napari adds itself to pytest wherever it is installed.
+$(VIEWERS)/.installed:
+	$(PYTHON) -m venv $(VIEWERS)
+	$(VIEWERS)/bin/python -m pip install --quiet napari==0.9.2 napari-ome-zarr==0.10.0
+	if command -v npm; then npm install --silent --prefix $(VIEWERS) zarrita@0.7.5; fi
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DEMO) $(EMPTY) dist site
+	rm -rf $(VENV) $(VIEWERS) $(DEMO) $(EMPTY) dist site

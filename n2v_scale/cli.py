@@ -28,6 +28,7 @@ from n2v_scale.cli_model import export, model
 from n2v_scale.cli_predict import plan, predict, pyramid, verify
 from n2v_scale.cli_report import report
 from n2v_scale.cli_train import train
+from n2v_scale.cli_view import view
 from n2v_scale.command_group import Commands
 from n2v_scale.completion import complete_addresses
 from n2v_scale.errors import IncompleteError, N2VScaleError, system_error_text
@@ -224,6 +225,7 @@ for command in (
     verify,
     pyramid,
     report,
+    view,
     model,
     export,
     cluster,
