@@ -38,6 +38,7 @@ ELSEWHERE = {
         "a scheduler that somebody else started: tests/integration/test_existing_scheduler.py"
     ),
     r"^train .*--devices": "four processes: tests/test_parallel.py",
+    r"^view ": "a server that runs until Ctrl-C: tests/viewing and tests/browser",
 }
 """Commands that cannot run here, and who runs them."""
 NEEDED = {"docs/start.md": {"stack.tif"}}
