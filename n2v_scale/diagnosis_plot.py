@@ -15,7 +15,9 @@ INCHES = 4.5
 
 
 def draw_diagnosis(path: Path, diagnosis: Diagnosis) -> None:
-    """Write a picture (PNG, SVG or PDF, as its name says): a row a channel, the mean-variance plot left, the correlations right.
+    """Write a picture (PNG, SVG or PDF, as its name says): a row a channel.
+
+    The mean-variance plot stands left, the correlations right.
 
     Raises
     ------

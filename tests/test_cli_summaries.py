@@ -16,8 +16,8 @@ from n2v_scale.errors import IncompleteError, N2VScaleError
 from n2v_scale.simulate import simulate_light_sheet
 
 SHORT = ("--steps", 3, "--filters", 2, "--patch", "8,32,32", "--batch", 1)
-SILENT = {"simulate", "cluster"}
-"""A command whose answer is the names of its outputs, and a group of commands."""
+SILENT = {"simulate", "cluster", "completion"}
+"""Commands whose answers are the names of outputs and a script, and a group of commands."""
 
 
 @pytest.fixture
