@@ -27,8 +27,11 @@ NARROWEST = 40
 
 
 def prepare_streams() -> None:
-    """Let nothing that we print fail: what the encoding lacks is written in plain letters, and a
-    stream that was closed before we started takes everything and keeps nothing.
+    """Let nothing that we print fail.
+
+    What the encoding lacks is written in plain letters. ASCII, which is what the C locale says,
+    hardly ever means a terminal without UTF-8, so it counts as that. A stream that was closed
+    before we started takes everything and keeps nothing.
     """
     codecs.register_error(_ERRORS, _plain)
     for name in ("stdout", "stderr"):
@@ -36,7 +39,8 @@ def prepare_streams() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 (until the end)
         elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors=_ERRORS)
+            ascii_only = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding="utf-8" if ascii_only else None, errors=_ERRORS)
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:

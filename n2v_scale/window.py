@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
+from socket import gethostname
 from typing import Any, Generic, TypeVar
 
 from dask.utils import key_split
@@ -83,7 +83,7 @@ def _attempt(function: Callable[[Item], Any], item: Item, home: str) -> Outcome[
     try:
         return Outcome(item, result=function(item), worker=str(get_worker().name))
     except Exception as error:  # whatever it is, the others go on
-        return Outcome(item, error=_sendable(placed(error, socket.gethostname(), home)))
+        return Outcome(item, error=_sendable(placed(error, gethostname(), home)))
 
 
 def placed(error: Exception, node: str, home: str) -> Exception:
@@ -148,7 +148,7 @@ def run_window(
     crew = crew or Crew(client)
     queue = _Queue(items)
     open_tries: dict[Future[Any], _Try[Item]] = {}
-    running, home = as_completed(loop=client.loop), socket.gethostname()
+    running, home = as_completed(loop=client.loop), gethostname()
 
     def submit() -> None:
         for _ in range(crew.window - len(open_tries)):

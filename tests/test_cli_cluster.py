@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,20 @@ def test_the_script_of_a_job(run: Run, config: str) -> None:
     assert "#SBATCH -p gpu\n" in out
     assert "#SBATCH --gres=gpu:1\n" in out
     assert "-m n2v_scale.worker tls://SCHEDULER:PORT" in out
+
+
+def test_printing_a_script_writes_nothing(tmp_path: Path, config: str) -> None:
+    """In a process of its own: dask-jobqueue writes when it is imported."""
+    home, shared = tmp_path / "home", tmp_path / "shared"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home), "DASK_CONFIG": str(home / "dask")}
+    (tmp_path / "c.toml").write_text(f'{CONFIG}shared = "{shared}"\n')
+    command = [sys.executable, "-m", "n2v_scale", "cluster", "script", config]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"#SBATCH -o {shared}/logs/n2v-scale-%J.out" in done.stdout
+    assert not shared.exists()
+    assert not list(home.iterdir())
 
 
 def test_a_script_is_for_a_batch_system(run: Run) -> None:

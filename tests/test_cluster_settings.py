@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from n2v_scale.cluster import shared_folder
 from n2v_scale.cluster_settings import (
     BATCH_SYSTEMS,
     ClusterSettings,
+    preset_names,
     presets_folder,
     read_cluster,
 )
@@ -77,8 +79,31 @@ def test_what_is_given_overrides_the_file(tmp_path: Path) -> None:
     file.write_text(
         '[cluster]\nsystem = "slurm"\njobs = 8\ngpu-memory = "40GB"\n[train]\nsteps = 5\n'
     )
-    chosen = read_cluster("pbs", file, jobs=2, partition=None)
-    assert (chosen.system, chosen.jobs, chosen.gpu_memory) == ("pbs", 2, 40 * 10**9)
+    chosen = read_cluster("slurm", file, jobs=2, partition=None)
+    assert (chosen.system, chosen.jobs, chosen.gpu_memory) == ("slurm", 2, 40 * 10**9)
+
+
+@pytest.mark.parametrize("word", ["slurm", "local", "tls://head:8786"])
+def test_a_file_for_another_system_is_refused(tmp_path: Path, word: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[cluster]\nsystem = "pbs"\n')
+    with pytest.raises(ConfigError, match=rf'^--cluster {word}: .*c\.toml says system = "pbs"'):
+        read_cluster(word, file)
+
+
+def test_a_process_without_a_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(Path, "expanduser", lambda _: homeless())
+    assert read_cluster("slurm").batch
+    assert preset_names() == []
+    with pytest.raises(ConfigError, match=r"^no home directory is known here: .*; set HOME$"):
+        read_cluster("mylab")
+    with pytest.raises(ConfigError, match=r"^shared = '~/\.n2v-scale': no home directory"):
+        shared_folder(read_cluster("slurm"))
 
 
 def test_a_preset(preset: Any) -> None:

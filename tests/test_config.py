@@ -62,9 +62,9 @@ def test_what_is_given_overrides_the_other_way_to_say_it(toml):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stepps = 5", "stepps: there is no such setting"),
-        ("learning-rat = 5", "learning-rat: there is no such setting"),
-        ("[train]\nstepps = 5", "stepps: there is no such setting"),
+        ("stepps = 5", r"stepps: there is no such setting \(did you mean steps\?\)"),
+        ("learning-rat = 5", r"learning-rat: there is no .* \(did you mean learning-rate\?\)"),
+        ("[train]\nqqq = 5", "qqq: there is no such setting"),
         ("[training]\nsteps = 5", "training: there is no such setting"),
     ],
 )
@@ -73,9 +73,16 @@ def test_an_unknown_key_is_named_as_it_is_written(toml, text, message):
         read_settings(TrainSettings, toml(text))
 
 
+def test_a_table_that_is_a_value(toml):
+    with pytest.raises(ConfigError, match=r"train is a table: write \[train\]"):
+        read_settings(TrainSettings, toml("train = 5"))
+
+
 @pytest.mark.parametrize(
     ("given", "name", "got"),
     [
+        ({"learning_rate": float("inf")}, "learning-rate", "inf"),
+        ({"pool_memory": "1e400GB"}, "pool-memory", "'1e400GB'"),
         ({"depth": 7}, "depth", "7"),
         ({"depth": -1}, "depth", "-1"),
         ({"filters": 0}, "filters", "0"),

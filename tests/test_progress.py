@@ -94,6 +94,18 @@ def test_lines_tell_share_rate_and_time_left(tick):
     assert stream.getvalue().splitlines()[1:] == ["training: 1000 steps in 16 s"]
 
 
+def test_a_log_of_a_day_is_not_flooded(tick):
+    stream = io.StringIO()
+    with LineProgress(stream).step("training", 24 * 3600 + 1, "step") as step:
+        for _ in range(24 * 3600):
+            tick(1)
+            step.advance(1)
+    lines = stream.getvalue().splitlines()
+    assert 100 < len(lines) < 250
+    assert len([line for line in lines if "training: " in line]) == len(lines)
+    assert lines[0].startswith("training: 5 steps of")
+
+
 def test_lines_tell_voxels_and_clocks(tick):
     stream = io.StringIO()
     with LineProgress(stream).step("predicting", 4e9, "voxel") as step:
@@ -141,7 +153,10 @@ def test_no_progress_shows_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_terminal_gets_bars_and_a_pipe_lines():
+def test_a_terminal_gets_bars_and_a_pipe_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(progress_for(Terminal()), LineProgress)
+    monkeypatch.setenv("TERM", "xterm")
     assert isinstance(progress_for(Terminal()), BarProgress)
     assert isinstance(progress_for(io.StringIO()), LineProgress)
 

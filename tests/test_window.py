@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,12 @@ from dask.utils import key_split
 from distributed import Client, get_worker
 from distributed.scheduler import KilledWorker
 
+from n2v_scale import window
 from n2v_scale.crew import Crew
-from n2v_scale.errors import ClusterError, InputError
+from n2v_scale.errors import ClusterError, InputError, ModelError
 from n2v_scale.local_cluster import client_of, local_client, thread_client
 from n2v_scale.watch import watch_over
-from n2v_scale.window import reason, run_window
+from n2v_scale.window import placed, reason, run_window
 
 WINDOW = 4
 """Twice the client's two threads."""
@@ -105,6 +107,29 @@ def test_every_item_has_one_outcome(client: Client) -> None:
     assert sorted(o.item for o in outcomes) == list(range(25))
     assert all(o.result == 2 * o.item and o.error is None for o in outcomes)
     assert sorted(started) == list(range(25))
+
+
+def test_an_error_from_a_node_names_it() -> None:
+    error = ModelError("no model at /m")
+    assert placed(error, "here", "here") is error
+    named = placed(error, "c3", "here")
+    assert (type(named), str(named)) == (ModelError, "on node c3: no model at /m")
+    assert str(error) == "no model at /m"
+    bug = ValueError("odd")
+    assert placed(bug, "c3", "here") is bug
+
+
+def test_a_run_says_on_which_node_nothing_works(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = count()
+    monkeypatch.setattr(window, "gethostname", lambda: "c3" if next(asked) else "head")
+
+    def fail(item: int) -> None:
+        raise ModelError("no model at /m")
+
+    with pytest.raises(ModelError, match=r"^on node c3: no model at /m$"):
+        list(run_window(client, fail, range(5)))
 
 
 def test_no_items_are_no_outcomes(client: Client) -> None:

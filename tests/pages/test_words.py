@@ -23,6 +23,7 @@ OTHERS = {
     "--gres": "sbatch",
     "--signal": "sbatch",
     "--help": "every command",
+    "--plugin": "napari",
 }
 """Options that are not ours, and whose they are."""
 SETTINGS = ("TrainSettings", "PredictSettings", "CameraSettings", "ClusterSettings")
