@@ -16,7 +16,7 @@ from n2v_scale.export_package import ONNX, TORCHSCRIPT, About, check_license, wr
 from n2v_scale.exported import Checked, Export, export_files
 
 NEEDED = {
-    "bioimageio": ("bioimageio.spec", "onnx", "onnxscript", "onnxruntime"),
+    "bioimageio": ("onnx", "onnxscript", "onnxruntime", "bioimageio.spec"),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "torchscript": (),
 }
