@@ -234,6 +234,9 @@ def test_links_lead_to_the_name_that_was_asked(served):
         ("denoised", f"zarr3://http://{base}/denoised.zarr/"),
     ]
     assert [child["layers"] for child in state["layout"]["children"]] == [["noisy"], ["denoised"]]
+    assert state["displayDimensions"] == ["x", "y", "z"]
+    sizes = {"x": [pytest.approx(4e-7), "m"], "y": [pytest.approx(4e-7), "m"], "z": [2e-6, "m"]}
+    assert state["dimensions"] == sizes
     low, high = state["layers"][0]["shaderControls"]["normalized"]["range"]
     assert low < high
     link = served.ask("open/vizarr", Host="localhost:9000").headers["Location"]
