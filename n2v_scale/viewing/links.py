@@ -11,6 +11,14 @@ from n2v_scale.viewing.shown import ShownVolume
 
 NEUROGLANCER = "https://neuroglancer-demo.appspot.com/"
 VIZARR = "https://hms-dbmi.github.io/vizarr/"
+METRES = {
+    "angstrom": 1e-10,
+    "nanometer": 1e-9,
+    "micrometer": 1e-6,
+    "millimeter": 1e-3,
+    "centimeter": 1e-2,
+    "meter": 1.0,
+}
 SHADER = "#uicontrol invlerp normalized\nvoid main() {\n  emitGrayscale(normalized());\n}\n"
 
 
@@ -36,7 +44,13 @@ def neuroglancer_state(base: str, volumes: Sequence[ShownVolume]) -> dict[str, A
         for volume in volumes
     ]
     views = [{"type": "viewer", "layers": [layer["name"]], "layout": "xy"} for layer in layers]
-    return {"layers": layers, "layout": {"type": "row", "children": views}}
+    dimensions = _dimensions(volumes[-1])
+    return {
+        "dimensions": dimensions,
+        "displayDimensions": list(dimensions),  # else the first stored axis runs to the right
+        "layers": layers,
+        "layout": {"type": "row", "children": views},
+    }
 
 
 def neuroglancer_link(base: str, volumes: Sequence[ShownVolume]) -> str:
@@ -54,6 +68,18 @@ def napari_command(base: str, volumes: Sequence[ShownVolume]) -> str:
     """A line for a terminal that opens all of them as layers."""
     places = " ".join(f"{base}/data/{volume.name}" for volume in volumes)
     return f"napari --plugin napari-ome-zarr {places}"
+
+
+def _dimensions(volume: ShownVolume) -> dict[str, tuple[float, str]]:
+    """x, y and z, as far as they are stored, with the voxel's size in metres where it is known."""
+    sizes = dict(zip("zyx", volume.levels[0].scale, strict=True))
+    axes = [axis for name in "xyz" if (axis := volume.volume.axis(name))]
+    return {
+        axis.name: (sizes[axis.name] * METRES[axis.unit], "m")
+        if axis.unit in METRES
+        else (sizes[axis.name], "")
+        for axis in axes
+    }
 
 
 def _scheme(volume: ShownVolume) -> str:

@@ -8,25 +8,34 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from typing import Any
 
 import numpy as np
-from napari_ome_zarr import napari_get_reader
 
-layers = []
-for levels, options, kind in napari_get_reader(sys.argv[1])(sys.argv[1]):
-    values = [np.asarray(level) for level in levels]
-    layers.append(
+
+def layers_of(address: str) -> list[dict[str, Any]]:
+    from napari_ome_zarr import napari_get_reader
+
+    return [
         {
             "kind": kind,
-            "levels": [
-                [list(v.shape), hashlib.sha256(np.ascontiguousarray(v).tobytes()).hexdigest()]
-                for v in values
-            ],
+            "levels": [described(np.asarray(level)) for level in levels],
             "scale": list(options["scale"]),
             "units": list(options.get("units", [])),
             "contrast_limits": options["contrast_limits"],
             "name": options["name"],
+            "channel_axis": options.get("channel_axis"),
         }
-    )
-qt = sorted(name for name in sys.modules if name.startswith(("PyQt", "PySide")))
-print(json.dumps({"layers": layers, "qt": qt}))  # noqa: T201
+        for levels, options, kind in napari_get_reader(address)(address)
+    ]
+
+
+def described(values: np.ndarray) -> list[Any]:
+    content = np.ascontiguousarray(values).tobytes()
+    return [list(values.shape), hashlib.sha256(content).hexdigest()]
+
+
+if __name__ == "__main__":
+    found = layers_of(sys.argv[1])
+    qt = sorted(name for name in sys.modules if name.startswith(("PyQt", "PySide")))
+    print(json.dumps({"layers": found, "qt": qt}))  # noqa: T201

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import zarr
 
+from n2v_scale.io.storage_options import StorageOptions
 from n2v_scale.viewing.links import NEUROGLANCER, VIZARR
 from tests.viewing.conftest import serving
 
@@ -233,8 +234,31 @@ def test_links_lead_to_the_name_that_was_asked(served):
         ("denoised", f"zarr3://http://{base}/denoised.zarr/"),
     ]
     assert [child["layers"] for child in state["layout"]["children"]] == [["noisy"], ["denoised"]]
+    assert state["displayDimensions"] == ["x", "y", "z"]
+    sizes = {"x": [pytest.approx(4e-7), "m"], "y": [pytest.approx(4e-7), "m"], "z": [2e-6, "m"]}
+    assert state["dimensions"] == sizes
     low, high = state["layers"][0]["shaderControls"]["normalized"]["range"]
     assert low < high
     link = served.ask("open/vizarr", Host="localhost:9000").headers["Location"]
     assert link.startswith(f"{VIZARR}?source=")
     assert unquote(link).endswith(f"http://{base}/denoised.zarr")
+
+
+def test_what_lies_behind_a_url_is_served_the_same_way(served, pair, s3):
+    """The page's tiles and the keys, with ranges; the credentials stay here."""
+    import s3fs
+
+    url = s3.url("denoised.zarr")
+    options = {name: s3.options[name] for name in ("key", "secret", "endpoint_url")}
+    s3fs.S3FileSystem(**options).put(str(pair.denoised), url, recursive=True)
+    with serving(url, noisy=str(pair.noisy), storage_options=StorageOptions.of(s3.options)) as far:
+        assert far.ask(TILE).body == served.ask(TILE).body
+        for path in (SHARD, "data/denoised.zarr/zarr.json"):
+            near = served.ask(path, Range="bytes=-68")
+            answer = far.ask(path, Range="bytes=-68")
+            assert (answer.status, answer.body) == (206, near.body)
+            assert answer.headers["Content-Range"] == near.headers["Content-Range"]
+        assert far.ask("data/denoised.zarr/0/c/9/9/9").status == 404
+        assert far.ask("data/denoised.zarr/0").status == 404
+        told = far.ask("volumes.json").body.decode()
+        assert s3.options["secret"] not in told
