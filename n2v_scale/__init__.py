@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         plan_prediction,
         predict,
         repair,
+        report,
         train,
         verify,
     )
@@ -52,6 +53,7 @@ __all__ = [
     "plan_prediction",
     "predict",
     "repair",
+    "report",
     "train",
     "verify",
 ]
