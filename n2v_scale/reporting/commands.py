@@ -89,8 +89,8 @@ def _training(card: ModelCard, folder: str, noisy: Volume) -> str:
     elif card.trained_on.channels != tuple(range(len(card.trained_on.channels))):
         part = ["--channel", _indices(list(card.trained_on.channels), ranges=False)]
     default = TrainSettings().model_dump(mode="json")
-    default |= {"net": NETWORKS[asked["method"]][0], "steps": PRESET_STEPS["balanced"]}
-    default["preset"] = asked["preset"]  # what it means is in the steps
+    default |= {"net": NETWORKS[card.method][0], "steps": PRESET_STEPS["balanced"]}
+    default["preset"] = asked.get("preset")  # what it means is in the steps
     differ = {n: asked[n] for n in default if n in asked and asked[n] != default[n]}
     return _line("train", *volumes, "-o", folder, *part, *_options(differ))
 

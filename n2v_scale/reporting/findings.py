@@ -289,6 +289,15 @@ def _shown_noise(
     return noise_power(variances)
 
 
+def _spectra(planes: Sequence[Mapping[str, Planes]]) -> dict[str, Spectrum]:
+    """Of all XY planes, and of what was taken away from them."""
+    found = {}
+    for name in planes[0] if planes else ():
+        found[name] = plane_power([place[name]["xy"] for place in planes])
+    found["residual"] = plane_power([p["noisy"]["xy"] - p["denoised"]["xy"] for p in planes])
+    return {name: spectrum for name, spectrum in found.items() if spectrum is not None}
+
+
 def _overview(volume: Volume) -> npt.NDArray[np.float32] | None:
     """From the finest level that is small; None where none is, as before the pyramid is made."""
     spatial = [index for index, name in enumerate(volume.axis_names) if name in "zyx"]
