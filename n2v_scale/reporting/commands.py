@@ -146,7 +146,7 @@ def _applied(found: Findings, first: Mapping[str, Any]) -> dict[str, Any]:
     camera = {name: first[name] for name in ("gain", "offset", "read_noise") if name in first}
     if plan.noise is None:
         blind = isinstance(found.card, ModelCard) and found.card.blind
-        return {**told, **({"posterior": False} if blind and plan.no_posterior is None else {})}
+        return {**told, **({"posterior": False} if blind else {})}
     forced = {"posterior": True} if first.get("posterior") else {}
     return {**told, **forced, **camera}
 

@@ -29,7 +29,7 @@ from n2v_scale.reporting.block_map import BlockMap, block_map
 from n2v_scale.reporting.places import Place, choose_places, planes_of
 from n2v_scale.reporting.sight import Sight
 from n2v_scale.reporting.slices import Planes
-from n2v_scale.reporting.spectra import Spectrum, noise_power
+from n2v_scale.reporting.spectra import Spectrum, noise_power, plane_power
 from n2v_scale.reporting.storage import Stored, storage_of
 from n2v_scale.resume import recorded_plan
 from n2v_scale.self_evaluation import SelfEvaluation, evaluate_itself

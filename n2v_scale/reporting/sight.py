@@ -8,12 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from n2v_scale.errors import InputError
-from n2v_scale.geometry import Box, as_shape
+from n2v_scale.geometry import Box, Shape, as_shape, ceil_div
 from n2v_scale.io.volume import Volume
 from n2v_scale.written import WrittenBlocks, written_blocks
-
-SMALLEST = 16
-"""Voxels along the longest axis of what is given up as a whole where it cannot be read."""
 
 Values = npt.NDArray[np.float32]
 
@@ -44,19 +41,24 @@ class Sight:
         return self.written is None or bool(self.written.mask(t, c, box).all())
 
     def _readable(self, t: int, c: int, box: Box) -> Values:
-        """NaN for what cannot be read, which halving after halving tells from its neighbours."""
+        """NaN for chunks that cannot be read, which halving after halving tells from the others."""
         try:
             return self.volume.read(t, c, box).astype(np.float32)
         except InputError:
-            axis = int(np.argmax(box.shape))
-            if box.shape[axis] <= SMALLEST:
+            halves = _halves(box, self.volume.chunk)
+            if not halves:
                 return np.full(box.shape, np.nan, np.float32)
-        middle = (box.start[axis] + box.stop[axis]) // 2
-        halves = [self._readable(t, c, half) for half in _halves(box, axis, middle)]
-        return np.concatenate(halves, axis)
+        axis, parts = halves
+        return np.concatenate([self._readable(t, c, part) for part in parts], axis)
 
 
-def _halves(box: Box, axis: int, middle: int) -> tuple[Box, Box]:
+def _halves(box: Box, chunk: Shape) -> tuple[int, tuple[Box, Box]] | None:
+    """The axis along which ``box`` spans most chunks, and both halves; None within one chunk."""
+    first = [a // n for a, n in zip(box.start, chunk, strict=True)]
+    spans = [ceil_div(b, n) - k for b, n, k in zip(box.stop, chunk, first, strict=True)]
+    axis = int(np.argmax(spans))
+    if spans[axis] == 1:
+        return None
     stop, start = list(box.stop), list(box.start)
-    stop[axis] = start[axis] = middle
-    return Box(box.start, as_shape(stop)), Box(as_shape(start), box.stop)
+    stop[axis] = start[axis] = (first[axis] + spans[axis] // 2) * chunk[axis]
+    return axis, (Box(box.start, as_shape(stop)), Box(as_shape(start), box.stop))
