@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         plan_prediction,
         predict,
         repair,
+        report,
         train,
         verify,
     )
@@ -54,6 +55,7 @@ __all__ = [
     "plan_prediction",
     "predict",
     "repair",
+    "report",
     "train",
     "verify",
 ]

@@ -12,6 +12,8 @@ from n2v_scale.errors import ConfigError
 
 MOST_POINTS = 20_000
 INCHES = 4.5
+GRAY = "#7d8797"
+"""Seen on white and on black."""
 
 
 def draw_diagnosis(path: Path, diagnosis: Diagnosis) -> None:
@@ -53,7 +55,8 @@ def diagnosis_figure(diagnosis: Diagnosis) -> Any:
 def _draw_variance(ax: Any, channel: ChannelDiagnosis) -> None:
     means, variances = channel.cells
     step = 1 + means.size // MOST_POINTS
-    ax.plot(means[::step], variances[::step], ".", markersize=2, alpha=0.3, color="0.4")
+    cloud = {"markersize": 2, "alpha": 0.4, "color": GRAY, "rasterized": True}
+    ax.plot(means[::step], variances[::step], ".", **cloud)
     if channel.noise is not None and means.size:
         x = np.linspace(float(means.min()), float(means.max()), 100)
         label = f"gain {channel.noise.gain:.3g}, read noise {channel.noise.read_noise:.3g}"
@@ -71,7 +74,7 @@ def _draw_correlation(ax: Any, channel: ChannelDiagnosis) -> None:
         if found.lags:
             lags = np.arange(1, len(found.lags) + 1)
             ax.errorbar(lags, found.lags, found.errors, marker="o", capsize=2, label=found.axis)
-    ax.axhline(0, color="0.7", linewidth=1)
+    ax.axhline(0, color=GRAY, linewidth=1)
     ax.set_ylim(-0.5, 1)
     ax.set_xlabel("lag, voxels")
     if any(found.lags for found in channel.correlation):

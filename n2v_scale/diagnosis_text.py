@@ -11,14 +11,15 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     """The findings by channel, then what is recommended and what to watch."""
     lines = []
     for c, channel in enumerate(diagnosis.channels):
-        rows = _found(channel)
+        rows = channel_rows(channel)
         lines += [f"channel {c}", *(f"  {name:<15}{text}" for name, text in rows)]
     advice = diagnosis.recommendation
     lines += ["recommended", f"  {advice.sentence}", *(f"  note: {note}" for note in advice.notes)]
     return "\n".join(lines)
 
 
-def _found(channel: ChannelDiagnosis) -> list[tuple[str, str]]:
+def channel_rows(channel: ChannelDiagnosis) -> list[tuple[str, str]]:
+    """What was found of one channel, by name."""
     survey = channel.survey
     rows = [
         ("sampled", amount_text(survey.moments.voxels, "voxel")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from time import perf_counter, time
@@ -19,7 +19,7 @@ from n2v_scale.cluster_settings import ClusterSettings
 from n2v_scale.config import PredictSettings
 from n2v_scale.crew import Crew
 from n2v_scale.denoiser import open_denoiser
-from n2v_scale.errors import IncompleteError, PlanError
+from n2v_scale.errors import IncompleteError, OutputError, PlanError
 from n2v_scale.events import Events, RunEnded, RunStarted
 from n2v_scale.grids import Block
 from n2v_scale.journal import Journal
@@ -149,9 +149,9 @@ def run_plan(
                     return _summary(output.plan, totals, 0, started)  # and no worker is started
                 used = crew.of(output.plan, to_do)
                 driver = Driver(used, output.ledger, lock, progress, events)
-                _run(driver, output, totals, only=only, pyramid=pyramid, name=name)
+                with _noted(driver, output, settings, totals, started):
+                    _run(driver, output, totals, only=only, pyramid=pyramid, name=name)
                 workers = used.workers
-                _note_run(output, totals, workers, started)
             _raise_incomplete(output, totals)
     return _summary(output.plan, totals, workers, started)
 
@@ -302,17 +302,34 @@ def _recorded(events: Events) -> Iterator[Totals]:
         events.write(RunEnded(outcome, seconds, totals.computed, failures, message))
 
 
-def _note_run(output: Output, totals: Totals, workers: int, started: float) -> None:
-    """In the journal, for who reads it later."""
+@contextmanager
+def _noted(
+    driver: Driver, output: Output, settings: PredictSettings, totals: Totals, started: float
+) -> Iterator[None]:
+    """The run is in the journal afterwards, however it ends, for who reads it later."""
+    try:
+        yield
+    finally:
+        with suppress(OutputError):  # nothing depends on it
+            if driver.lock.held:
+                _note_run(driver, output, settings, totals, started)
+
+
+def _note_run(
+    driver: Driver, output: Output, settings: PredictSettings, totals: Totals, started: float
+) -> None:
+    spec, journal = output.plan.output, Journal(output.plan.output.store, output.plan.output.path)
     run = {
         "ended": round(time(), 3),
         "seconds": round(perf_counter() - started, 3),
-        "workers": workers,
+        "workers": driver.crew.announced,
         "computed": totals.computed,
+        "asked": settings.model_dump(mode="json", exclude_unset=True, exclude_none=True),
     }
-    spec = output.plan.output
     with writing(spec.store, "the journal"):
-        Journal(spec.store, spec.path).add_run(run, totals.failed)
+        done = output.ledger.done(spec.path, output.plan.blocks)
+        failed = {n: why for n, why in journal.failed().items() if not done[n]}
+        journal.add_run(run, {**failed, **totals.failed})
 
 
 def _raise_incomplete(output: Output, totals: Totals) -> None:

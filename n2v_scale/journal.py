@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from n2v_scale.ledger import LEDGER_FOLDER, SEGMENT
 
 MOST_RUNS = 100
 """That are kept, the last ones."""
+MOST_FAILED = 1000
+"""Blocks whose failure is kept."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +47,21 @@ class Journal:
         return np.concatenate(segments)[:blocks]
 
     def add_run(self, run: Mapping[str, Any], failed: Mapping[int, str]) -> None:
-        """A run has ended; ``failed`` are the blocks that it set aside, and why."""
+        """A run has ended; ``failed`` are the blocks that are set aside by now, and why."""
         runs = [*self.runs(), dict(run)][-MOST_RUNS:]
-        document = {"runs": runs, "failed": {str(n): why for n, why in failed.items()}}
+        listed = islice(failed.items(), MOST_FAILED)
+        document = {"runs": runs, "failed": {str(n): why for n, why in listed}}
         put(self.store, self._key("runs.json"), json.dumps(document).encode())
 
     def runs(self) -> list[dict[str, Any]]:
         """The last hundred, the oldest first: ``ended`` (seconds since 1970), ``seconds``,
-        ``workers``, ``computed``.
+        ``workers`` (there were last), ``computed`` (blocks), ``asked`` (settings that were given).
         """
         found: list[dict[str, Any]] = self._document().get("runs", [])
         return found
 
     def failed(self) -> dict[int, str]:
-        """Blocks that the last run set aside, and why."""
+        """Blocks that were set aside and not done since, the first thousand, and why."""
         return {int(n): str(why) for n, why in self._document().get("failed", {}).items()}
 
     def _document(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +23,9 @@ from n2v_scale.predictors import Predicted, Predictor, predictor_for
 from n2v_scale.progress import NoProgress, Progress
 from n2v_scale.residuals import ALIKE, LAGS, ResidualSums
 from n2v_scale.statistics import SampledBox, sample_boxes
+from n2v_scale.written import WrittenBlocks, written_blocks
+
+log = logging.getLogger(__name__)
 
 STORED_VOXELS, PREDICTED_VOXELS = 2**24, 2**22
 """Of a channel: so many are read of what is stored, and predicted anew where a model is needed."""
@@ -128,10 +132,13 @@ def evaluate_itself(
     diagnosis = diagnosis or diagnose_volume(noisy, seed=seed)
     noise = _noise(camera, diagnosis, noisy)
     places, unseen = _places(noisy, predictor, seed)
+    written = written_blocks(denoised)
     boxes = _Boxes(noise, ROUNDING if camera and np.dtype(noisy.dtype).kind in "iu" else 0.0)
     with (progress or NoProgress()).step("evaluating", len(places), "block") as bar:
         for place in places:
-            boxes.add(predictor.at(place, noise[place.c]), place)
+            found = _predicted(predictor, place, noise[place.c], written)
+            if found is not None:
+                boxes.add(found, place)
             bar.advance()
     noise_error = _noise_error(camera, noise)
     estimate = estimate_of(boxes.errors, unseen=unseen, noise_error=noise_error)
@@ -162,6 +169,24 @@ def evaluate_itself(
         notes=(*predictor.notes, *_notes(diagnosis, boxes.residual, estimate, camera)),
         places=tuple(boxes.places),
     )
+
+
+def _predicted(
+    predictor: Predictor, place: SampledBox, noise: NoiseModel, written: WrittenBlocks | None
+) -> Predicted | None:
+    """None for a box that cannot be read, or of which nothing is written yet."""
+    here = None if written is None else written.mask(place.t, place.c, place.box)
+    if here is not None and not here.any():
+        return None
+    try:
+        found = predictor.at(place, noise)
+    except InputError as error:
+        log.warning("left out of the estimate: %s", error)
+        return None
+    if here is None:
+        return found
+    noisy = np.where(here, found.noisy.astype(np.float32), np.float32(np.nan))
+    return replace(found, noisy=noisy)
 
 
 class _Boxes:

@@ -10,7 +10,7 @@ from typing import Any
 from n2v_scale.io.volume import Volume
 from n2v_scale.progress import Progress, amount_text
 from n2v_scale.reporting.findings import Findings, find_out
-from n2v_scale.reporting.page import write_page
+from n2v_scale.reporting.page import check_writable, write_page
 from n2v_scale.reporting.plots import check_matplotlib
 from n2v_scale.reporting.words import headline
 
@@ -54,6 +54,7 @@ def make_report(
 ) -> ReportSummary:
     """See :func:`n2v_scale.api.report`."""
     check_matplotlib()  # before minutes of looking
+    check_writable(output)
     found = find_out(
         denoised,
         noisy=noisy,

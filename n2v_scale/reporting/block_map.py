@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from n2v_scale.geometry import grid_shape
+from n2v_scale.geometry import cells_touching, grid_shape
 from n2v_scale.journal import Journal
 from n2v_scale.ledger import Ledger
 from n2v_scale.plan import Plan
@@ -26,12 +26,17 @@ class BlockMap:
 
     block: tuple[int, int, int]
     """Voxels of a block."""
+    extent: tuple[int, int, int]
+    """Of the volume."""
+    images: int
+    """Time points times channels that are taken together."""
     seconds: Grid
     """Of reading, computing and writing, the mean; NaN where nothing is known."""
     state: npt.NDArray[np.uint8]
     """The worst of :data:`DONE`, :data:`MISSING` and :data:`FAILED`."""
     rmse: Grid
-    """Estimated root mean square error, in the volume's units; NaN where no voxel was sampled."""
+    """Estimated root mean square error, in the volume's units; NaN where no voxel was sampled, 0
+    where the error is too small to be told from the noise."""
     failed: dict[int, str]
     """Why, by the block's number, of those that are not written still."""
     blocks: int
@@ -59,6 +64,8 @@ def block_map(plan: Plan, errors: Sequence[PlacedError]) -> BlockMap:
     state[list(failed)] = FAILED
     return BlockMap(
         block=plan.block,
+        extent=plan.shape,
+        images=times * channels,
         seconds=_mean(seconds.reshape(shape)),
         state=state.reshape(shape).max(axis=(0, 1)),
         rmse=_errors(plan, errors),
@@ -78,14 +85,15 @@ def _mean(values: Grid) -> Grid:
 
 
 def _errors(plan: Plan, errors: Sequence[PlacedError]) -> Grid:
-    """Sampled boxes, each in the block that holds its middle."""
+    """Of sampled boxes, each in every block that it touches."""
     shape = grid_shape(plan.shape, plan.block)
     total, count = np.zeros(shape), np.zeros(shape)
     for found in errors:
-        middle = [(a + b) // 2 for a, b in zip(found.box.start, found.box.stop, strict=True)]
-        index = tuple(m // b for m, b in zip(middle, plan.block, strict=True))
-        total[index] += found.mse * found.voxels
-        count[index] += found.voxels
+        for cell in cells_touching(found.box, plan.block, plan.shape):
+            index = tuple(start // b for start, b in zip(cell.start, plan.block, strict=True))
+            share = cell.intersect(found.box).size / found.box.size * found.voxels
+            total[index] += found.mse * share
+            count[index] += share
     with np.errstate(invalid="ignore", divide="ignore"):
         mse = total / count
     return np.sqrt(np.maximum(mse, 0))

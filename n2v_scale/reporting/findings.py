@@ -4,34 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from n2v_scale.denoiser import IDENTITY
 from n2v_scale.diagnosis import Diagnosis, diagnose_volume
 from n2v_scale.errors import InputError, ModelError, N2VScaleError
 from n2v_scale.evaluation import Evaluation, evaluate_volumes
 from n2v_scale.filter_card import Calibration, FilterCard, read_calibration, read_filter_card
-from n2v_scale.geometry import Box, as_shape
+from n2v_scale.geometry import Box
 from n2v_scale.io.open import open_volume
-from n2v_scale.io.stores import normalise
+from n2v_scale.io.stores import is_url, normalise
 from n2v_scale.io.volume import Volume
 from n2v_scale.model_card import NETWORK, ModelCard, read_card, read_kind
+from n2v_scale.noise import NoiseModel
 from n2v_scale.own_record import means_of, record_of
 from n2v_scale.plan import Plan
 from n2v_scale.progress import NoProgress, Progress
 from n2v_scale.reporting.block_map import BlockMap, block_map
 from n2v_scale.reporting.places import Place, choose_places, planes_of
+from n2v_scale.reporting.sight import Sight
 from n2v_scale.reporting.slices import Planes
-from n2v_scale.reporting.spectra import Spectrum, plane_power
+from n2v_scale.reporting.spectra import Spectrum, noise_power, plane_power
 from n2v_scale.reporting.storage import Stored, storage_of
 from n2v_scale.resume import recorded_plan
 from n2v_scale.self_evaluation import SelfEvaluation, evaluate_itself
 
 LARGEST_OVERVIEW = 2**24
-"""Voxels of the coarsest level that are read for the picture of the whole."""
+"""Voxels that are read for the picture of the whole: of the finest level with no more."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,12 @@ class Findings:
     places: Sequence[Place]
     planes: Sequence[Mapping[str, Planes]]
     spectra: dict[str, Spectrum]
+    shown_noise: float | None
+    """Power of the noise in the spectra, as the noise model has it."""
     blocks: BlockMap
     stored: dict[str, Stored]
     overview: npt.NDArray[np.float32] | None
-    """A coarse maximum along z of the first time point and channel, (y, x)."""
+    """A coarse maximum along z of the first time point and channel that are looked at, (y, x)."""
     missing: dict[str, str] = field(default_factory=dict)
     """What could not be found out, and why."""
 
@@ -84,20 +90,12 @@ def find_out(
     """
     progress = progress or NoProgress()
     denoised = means_of(denoised)
-    record = record_of(denoised)
-    if record is None:
-        raise InputError(
-            f"{denoised.address} holds no record of a run of n2v-scale: a report needs an output "
-            "of `n2v-scale predict` or `n2v-scale baseline`"
-        )
+    record = _record(denoised)
     plan = recorded_plan(record, normalise(denoised.address), denoised.storage)
     before = _noisy(noisy, plan, denoised)
     after = replace(denoised, name=denoised.name or before.name)
-    if reference is not None and reference.shape != denoised.shape:
-        raise InputError(
-            f"{reference.address} is {reference.shape} (t, c, z, y, x) and {denoised.address} is "
-            f"{denoised.shape}: select the same part with --channel and --timepoints"
-        )
+    if reference is not None:
+        reference = _reference(reference, denoised)
     missing: dict[str, str] = {}
     folder = model or plan.denoiser
     card, calibration = _card(folder, missing)
@@ -116,13 +114,14 @@ def find_out(
             progress=progress,
         ),
     )
-    evaluations = _evaluations(before, after, reference, progress)
+    blocks = block_map(plan, estimate.places if estimate else ())
+    evaluations = _evaluations(before, after, reference, blocks, missing, progress)
     progress.say("choosing places, reading slices")
-    volumes = {"noisy": before, "denoised": after}
+    sights = {"noisy": Sight(before), "denoised": Sight.of_output(after)}
     if reference is not None:
-        volumes["reference"] = reference
-    places = choose_places(after, seed=seed)
-    planes = [{name: planes_of(v, place) for name, v in volumes.items()} for place in places]
+        sights["reference"] = Sight(reference)
+    places = choose_places(sights["denoised"], seed=seed)
+    planes = [{name: planes_of(s, place) for name, s in sights.items()} for place in places]
     return Findings(
         denoised=after,
         noisy=before,
@@ -138,48 +137,92 @@ def find_out(
         places=places,
         planes=planes,
         spectra=_spectra(planes),
-        blocks=block_map(plan, estimate.places if estimate else ()),
-        stored={"noisy": storage_of(before), "denoised": storage_of(after)},
+        shown_noise=_shown_noise(camera, diagnosis, places, planes),
+        blocks=blocks,
+        stored={name: storage_of(sights[name]) for name in ("noisy", "denoised")},
         overview=_overview(after),
         missing=missing,
     )
 
 
+def _record(denoised: Volume) -> dict[str, Any]:
+    record = record_of(denoised)
+    if record is None:
+        raise InputError(
+            f"{denoised.address} holds no record of a run of n2v-scale: a report needs an output "
+            "of `n2v-scale predict` or `n2v-scale baseline`"
+        )
+    if record["plan"]["denoiser"]["address"] == IDENTITY:
+        raise InputError(
+            f"{denoised.address} is a copy that `n2v-scale import` made, and was not denoised: a "
+            "report needs an output of `n2v-scale predict` or `n2v-scale baseline`"
+        )
+    return record
+
+
+def _reference(reference: Volume, denoised: Volume) -> Volume:
+    reference = means_of(reference)
+    if reference.shape != denoised.shape:
+        raise InputError(
+            f"{reference.address} is {reference.shape} (t, c, z, y, x) and {denoised.address} is "
+            f"{denoised.shape}: select the same part with --channel and --timepoints"
+        )
+    return reference
+
+
 def _noisy(given: Volume | str | None, plan: Plan, denoised: Volume) -> Volume:
     """The noisy volume, the part of it that was denoised."""
-    if given is None:
-        volume = plan.volume
-        try:
-            volume.read(0, 0, Box((0, 0, 0), (1, 1, 1)))
-        except InputError as error:
-            raise InputError(
-                f"the noisy volume is not where it was ({error}): say with --noisy where it is"
-            ) from None
-    elif isinstance(given, Volume):
+    volume = plan.volume
+    if isinstance(given, Volume):
         volume = given
-    else:
-        channels = plan.volume.channels if plan.volume.axis("c") else None
-        times = plan.volume.timepoints if plan.volume.axis("t") else None
-        volume = open_volume(
-            given, channels=channels, timepoints=times, storage_options=plan.storage
+    elif given is not None:
+        volume = _moved(given, plan)
+    elif not _is_there(volume):
+        raise InputError(
+            f"the noisy volume {volume.location} is not where it was: say with --noisy where it is"
         )
     if volume.shape[2:] != denoised.shape[2:]:
         raise InputError(
             f"{volume.address} is {volume.shape} (t, c, z, y, x) and {denoised.address} is "
             f"{denoised.shape}: it was not made from that"
         )
-    return replace(
-        volume,
-        timepoints=_same_part(volume.timepoints, denoised.timepoints),
-        channels=_same_part(volume.channels, denoised.channels),
+    if isinstance(given, Volume) and volume.shape == denoised.shape:
+        return volume
+    try:
+        return replace(
+            volume,
+            timepoints=tuple(volume.timepoints[i] for i in denoised.timepoints),
+            channels=tuple(volume.channels[i] for i in denoised.channels),
+        )
+    except IndexError:
+        raise InputError(
+            f"{volume.address} is {volume.shape} (t, c, z, y, x), and {denoised.address} was not "
+            "made from that: it has more time points or channels"
+        ) from None
+
+
+def _moved(address: str, plan: Plan) -> Volume:
+    """The noisy volume at another place, opened as it was."""
+    was = plan.volume
+    return open_volume(
+        address,
+        channels=was.channels if was.axis("c") else None,
+        timepoints=was.timepoints if was.axis("t") else None,
+        series=int(was.array_path) if was.kind == "tiff" and was.array_path else None,
+        axes="".join(was.axis_names) if was.format.startswith("zarr") else None,
+        storage_options=plan.storage,
     )
 
 
-def _same_part(stored: tuple[int, ...], picked: tuple[int, ...]) -> tuple[int, ...]:
-    """Of the input, what was selected of the output: its indices count what was denoised."""
-    if len(stored) == len(picked):
-        return stored
-    return tuple(stored[i] for i in picked)
+def _is_there(volume: Volume) -> bool:
+    """Whether it can be opened still; a chunk that cannot be read is another matter."""
+    if not is_url(volume.address):
+        return Path(volume.address).exists()
+    try:
+        volume.identity()
+    except (InputError, OSError):
+        return False
+    return True
 
 
 def _or_why(missing: dict[str, str], name: str, find: Any) -> Any:
@@ -204,13 +247,46 @@ def _card(
 
 
 def _evaluations(
-    noisy: Volume, denoised: Volume, reference: Volume | None, progress: Progress
+    noisy: Volume,
+    denoised: Volume,
+    reference: Volume | None,
+    blocks: BlockMap,
+    missing: dict[str, str],
+    progress: Progress,
 ) -> dict[str, Evaluation]:
     if reference is None:
         return {}
-    after = evaluate_volumes(denoised, reference, progress=progress)
-    before = evaluate_volumes(noisy, reference, data_range=after.data_range, progress=progress)
-    return {"noisy": before, "denoised": after}
+    if blocks.missing:
+        missing["evaluation"] = (
+            f"{blocks.missing} of {blocks.blocks} blocks are not written, so that nothing is "
+            "compared with the reference: the same command, run again, computes them"
+        )
+        return {}
+
+    def compare() -> dict[str, Evaluation]:
+        after = evaluate_volumes(denoised, reference, progress=progress)
+        before = evaluate_volumes(noisy, reference, data_range=after.data_range, progress=progress)
+        return {"noisy": before, "denoised": after}
+
+    return _or_why(missing, "evaluation", compare) or {}
+
+
+def _shown_noise(
+    camera: tuple[float, float, float] | None,
+    diagnosis: Diagnosis | None,
+    places: Sequence[Place],
+    planes: Sequence[Mapping[str, Planes]],
+) -> float | None:
+    """By the noise model, at the values of the denoised planes."""
+    variances = []
+    for place, found in zip(places, planes, strict=True):
+        model = None if camera is None else NoiseModel(*camera)
+        if model is None and diagnosis is not None:
+            model = diagnosis.channels[place.c].noise
+        if model is None:
+            return None
+        variances.append(model.variance(found["denoised"]["xy"]))
+    return noise_power(variances)
 
 
 def _spectra(planes: Sequence[Mapping[str, Planes]]) -> dict[str, Spectrum]:
@@ -223,13 +299,21 @@ def _spectra(planes: Sequence[Mapping[str, Planes]]) -> dict[str, Spectrum]:
 
 
 def _overview(volume: Volume) -> npt.NDArray[np.float32] | None:
-    """From the coarsest level, if there is one that is small."""
-    coarse = open_volume(
-        volume.address, level=volume.levels[-1].path or None, storage_options=volume.storage
-    )
-    if int(np.prod(coarse.spatial_shape)) > LARGEST_OVERVIEW:
+    """From the finest level that is small; None where none is, as before the pyramid is made."""
+    spatial = [index for index, name in enumerate(volume.axis_names) if name in "zyx"]
+    small = [
+        level
+        for level in volume.levels
+        if prod(level.shape[index] for index in spatial) <= LARGEST_OVERVIEW
+    ]
+    if not small:
         return None
-    values = coarse.read(0, volume.channels[0], Box((0, 0, 0), as_shape(coarse.spatial_shape)))
-    finite = np.nan_to_num(values.astype(np.float32), posinf=0, neginf=0)
-    top: npt.NDArray[np.float32] = finite.max(axis=0)
+    coarse = replace(
+        volume, array_path=small[0].path, stored_shape=small[0].shape, levels=(), digest=""
+    )
+    full = coarse.array_path == volume.array_path
+    sight = Sight.of_output(volume) if full else Sight(coarse)
+    values = sight.read(0, 0, Box.whole(coarse.spatial_shape))
+    low = np.nanmin(values) if np.isfinite(values).any() else 0.0
+    top: npt.NDArray[np.float32] = np.where(np.isfinite(values), values, low).max(axis=0)
     return top

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from n2v_scale._version import __version__
-from n2v_scale.diagnosis_text import diagnosis_text
+from n2v_scale.diagnosis_text import channel_rows
 from n2v_scale.errors import OutputError
+from n2v_scale.io.volume import Volume
 from n2v_scale.reporting import plots, words
+from n2v_scale.reporting.commands import commands
 from n2v_scale.reporting.findings import Findings
 from n2v_scale.reporting.slices import slices_json
 
@@ -21,7 +25,7 @@ MOST_FAILURES = 100
 """That are listed."""
 SECTIONS = (
     ("slices", "Slices"),
-    ("error", "How good"),
+    ("error", "Quality"),
     ("noise", "Noise"),
     ("training", "Training"),
     ("blocks", "Blocks"),
@@ -53,7 +57,28 @@ def write_page(path: Path, found: Findings, *, seed: int = 0) -> None:
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place where no report can be, before anything is looked at.
+
+    Raises
+    ------
+    OutputError
+        When it is a folder, or lies in none that may be written to.
+    """
+    if path.is_dir():
+        raise OutputError(
+            f"{path} is a folder: say which file the report is to be, as in -o "
+            f"{path / 'report.html'}"
+        )
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path} cannot be written: {path.parent} may not be written to")
 
 
 def page_text(found: Findings, *, seed: int = 0) -> str:
@@ -65,6 +90,7 @@ def page_text(found: Findings, *, seed: int = 0) -> str:
     environment.globals["table"] = lambda rows: Markup(
         environment.from_string(TABLE).render(rows=rows)
     )
+    environment.filters["sentence"] = words.sentence
     pictures = {
         name: None if svg is None else Markup(_titled(svg, PLOTS[name]))
         for name, svg in _pictures(found).items()
@@ -102,13 +128,19 @@ def _pictures(found: Findings) -> dict[str, str | None]:
         "residual_plot": plots.residual_plot(estimate) if estimate else None,
         "spectrum_plot": plots.spectrum_plot(
             found.spectra,
-            estimate.noise if estimate else None,
-            noisy.voxel_size[2],
-            words.unit_of(noisy),
+            found.shown_noise,
+            *_frequencies(noisy),
         ),
         "block_plot": plots.block_plot(found.blocks),
         "overview": overview,
     }
+
+
+def _frequencies(volume: Volume) -> tuple[float, str]:
+    """What a voxel is along x, and in which unit; 1 where y is another, or no unit is known."""
+    _, dy, dx = volume.voxel_size
+    unit = words.unit_of(volume)
+    return (dx, unit) if unit and abs(dy - dx) <= 1e-6 * dx else (1.0, "voxel")
 
 
 def _words(found: Findings) -> dict[str, Any]:
@@ -126,7 +158,8 @@ def _words(found: Findings) -> dict[str, Any]:
         "residual_words": words.residual_sentence(estimate) if estimate else "",
         "residual_rows": words.residual_rows(estimate) if estimate else [],
         "diagnosis": diagnosis.recommendation if diagnosis else None,
-        "diagnosis_text": diagnosis_text(diagnosis) if diagnosis else "",
+        "noise_words": words.noise_words(found),
+        "diagnosis_rows": [channel_rows(c) for c in diagnosis.channels] if diagnosis else [],
         "model_rows": words.model_rows(found),
         "blocks": found.blocks,
         "failed": list(found.blocks.failed.items())[:MOST_FAILURES],
@@ -134,7 +167,7 @@ def _words(found: Findings) -> dict[str, Any]:
         "run_rows": words.run_rows(found),
         "storage_words": words.storage_sentence(found),
         "storage_rows": words.storage_rows(found),
-        "commands": "\n".join(words.commands(found)),
+        "commands": "\n".join(commands(found)),
         "volume_rows": words.volume_rows(found),
         "plan_rows": words.plan_rows(found),
         "version_rows": words.version_rows(found),

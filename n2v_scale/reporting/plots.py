@@ -34,6 +34,14 @@ COLOURS = {
 CYCLE = list(COLOURS.values())[1:]
 MOST_LAYERS = 6
 """Panels of a map of blocks; of more layers several share one."""
+FEWEST_LOOKS = 2
+"""At the losses that make a curve."""
+FEW_LOOKS = 12
+"""Of which each is marked."""
+DOTS = 160
+"""An inch, of what is drawn as a picture within a plot."""
+LISTED = 300
+"""Blocks that are marked one by one; of more, all marks are one picture."""
 WIDE = 7.2
 """Inches."""
 PIXELS = 1.45
@@ -56,7 +64,7 @@ def check_matplotlib() -> None:
 def training_plot(history: Sequence[Mapping[str, float]]) -> str | None:
     """The training's and the held-out loss by step; None where nothing was trained in steps."""
     rows = [row for row in history if "step" in row]
-    if len(rows) < 2:
+    if len(rows) < FEWEST_LOOKS:
         return None
 
     def draw(figure: Any) -> None:
@@ -67,7 +75,8 @@ def training_plot(history: Sequence[Mapping[str, float]]) -> str | None:
         ):
             known = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
             if known:
-                ax.plot(*zip(*known, strict=True), label=label, color=colour)
+                mark = "o-" if len(known) <= FEW_LOOKS else "-"
+                ax.plot(*zip(*known, strict=True), mark, label=label, color=colour, markersize=3)
         held = [(row["held_out"], row["step"]) for row in rows if row.get("held_out") is not None]
         if held:
             least, step = min(held)
@@ -129,18 +138,20 @@ def spectrum_plot(
     spectra: Mapping[str, Spectrum], noise: float | None, voxel: float, unit: str
 ) -> str | None:
     """Power by spatial frequency of the XY planes; ``noise`` is the variance of the noise."""
-    if not spectra:
+    if not any((found.power > 0).any() for found in spectra.values()):
         return None
 
     def draw(figure: Any) -> None:
         ax = figure.subplots()
         for name, found in spectra.items():
             style = "--" if name == "residual" else "-"
-            frequency = found.frequency / voxel
-            ax.semilogy(frequency, found.power, style, color=COLOURS[name], label=name)
+            seen = found.power > 0
+            frequency, power = found.frequency[seen] / voxel, found.power[seen]
+            ax.plot(frequency, power, style, color=COLOURS[name], label=name)
+        ax.set_yscale("log")
         if noise is not None and noise > 0:
-            ax.axhline(noise, color=COLOURS["noise"], linestyle=":", label="the noise's variance")
-        ax.set_xlabel(f"spatial frequency, cycles/{unit}")
+            ax.axhline(noise, color=COLOURS["noise"], linestyle=":", label="expected of the noise")
+        ax.set_xlabel(f"spatial frequency, cycles/{unit}", parse_math=False)
         ax.set_ylabel("power")
         ax.legend()
 
@@ -177,11 +188,13 @@ def _draw_layers(
         ax.set_facecolor("none")
         image = ax.imshow(mean, cmap="viridis", vmin=low, vmax=high if high > low else low + 1)
         state = found.state[layers].max(axis=0)
+        inches = ax.get_window_extent().width / figure.dpi / state.shape[1]
         for what, mark, colour in ((FAILED, "x", "#e5484d"), (MISSING, "s", COLOURS["noisy"])):
             y, x = np.nonzero(state == what)
-            ax.plot(x, y, mark, color=colour, markersize=5, markerfacecolor="none")
+            (drawn,) = ax.plot(x, y, mark, color=colour, markerfacecolor="none")
+            drawn.set(markersize=min(5, 40 * inches), rasterized=len(x) > LISTED)
         first, last = layers[0] * found.block[0], (layers[-1] + 1) * found.block[0]
-        ax.set_title(f"z {first} to {last}", fontsize=8)
+        ax.set_title(f"z {first} to {min(last, found.extent[0]) - 1}", fontsize=8)
         ax.set_xticks([])
         ax.set_yticks([])
     figure.colorbar(image, ax=list(row), label=name, shrink=0.9, aspect=12)
@@ -194,7 +207,7 @@ def overview_plot(image: Any, places: Sequence[Place], shape: tuple[int, int]) -
         from matplotlib.patches import Rectangle
 
         ax = figure.subplots()
-        dark, light = np.percentile(image, [0.5, 99.8])
+        dark, light = (float(v) for v in np.percentile(image, [0.5, 99.8]))
         extent = (0, shape[1], shape[0], 0)
         light = light if light > dark else dark + 1
         ax.imshow(image, cmap="gray", vmin=dark, vmax=light, extent=extent, interpolation="nearest")
@@ -230,7 +243,7 @@ def _svg_of(make: Callable[[], Any]) -> str:
     """An ``<svg>`` element, whose names meet no other's on the page."""
     with _themed():
         figure, text = make(), io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(text, format="svg", transparent=True, dpi=DOTS, metadata={"Date": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -244,7 +257,7 @@ def _svg_of(make: Callable[[], Any]) -> str:
 def _opened(tag: re.Match[str]) -> str:
     """The opening tag, as wide as it was drawn and no wider."""
     points = float(tag[1].split()[2])
-    return f'<svg viewBox="{tag[1]}" style="max-width: {points * PIXELS:.0f}px">'
+    return f'<svg viewBox="{tag[1]}" style="--wide: {points * PIXELS:.0f}px">'
 
 
 @contextmanager

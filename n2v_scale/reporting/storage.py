@@ -10,7 +10,7 @@ from numcodecs import Blosc
 
 from n2v_scale.errors import InputError
 from n2v_scale.io.stored import stored_bytes
-from n2v_scale.io.volume import Volume
+from n2v_scale.reporting.sight import Sight
 from n2v_scale.statistics import sample_boxes
 
 BOXES = 16
@@ -27,15 +27,17 @@ class Stored:
     """Of the full resolution as it lies on the disk; None where counting would take long."""
     bytes_in_memory: int
     """Of all of it."""
-    ratio: float
-    """In memory over compressed, of sampled boxes with one and the same codec."""
+    ratio: float | None
+    """In memory over compressed, of sampled boxes with one and the same codec; None where none of
+    them is there."""
 
 
-def storage_of(volume: Volume) -> Stored:
+def storage_of(sight: Sight) -> Stored:
     """Counted on the disk, and compressed again in a sample."""
-    raw = packed = 0
-    boxes = sample_boxes(volume, count=BOXES)
-    for place in boxes:
+    volume, raw, packed = sight.volume, 0, 0
+    for place in sample_boxes(volume, count=BOXES):
+        if not sight.whole(place.t, place.c, place.box):
+            continue
         try:
             values = volume.read(place.t, place.c, place.box)
         except InputError:
@@ -47,4 +49,4 @@ def storage_of(volume: Volume) -> Stored:
     except OSError:
         stored = None
     whole = prod(volume.stored_shape) * np.dtype(volume.dtype).itemsize
-    return Stored(volume.codec, stored, whole, raw / max(1, packed))
+    return Stored(volume.codec, stored, whole, raw / packed if packed else None)

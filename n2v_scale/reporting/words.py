@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from n2v_scale.config import TrainSettings
+import numpy as np
+
+from n2v_scale.blind_masks import mask_name
 from n2v_scale.filter_card import FilterCard
 from n2v_scale.model_card import ModelCard
 from n2v_scale.progress import amount_text, clock
 from n2v_scale.reporting.findings import Findings
-from n2v_scale.residuals import ALIKE
+from n2v_scale.reporting.storage import Stored
+from n2v_scale.residuals import ALIKE, LAGS
 from n2v_scale.self_evaluation import SelfEvaluation
 
 Rows = list[tuple[str, str]]
 
-OF_THE_MACHINE = {"device", "threads"}
-"""Settings that the model's card has as they turned out to be."""
+UNITS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "angstrom": "Å"}
+TAUGHT = ("n2n", "supervised")
+"""Methods that learn from more than the noisy volume."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,12 @@ class Figure:
     note: str
 
 
+def sentence(note: str) -> str:
+    """With a capital and a full stop."""
+    ended = note if note.endswith((".", "!", "?")) else f"{note}."
+    return ended[:1].upper() + ended[1:]
+
+
 def headline(found: Findings) -> str:
     """The whole report in two sentences."""
     return " ".join(sentence for sentence in (_quality(found), _residual(found)) if sentence)
@@ -39,17 +48,31 @@ def headline(found: Findings) -> str:
 def _quality(found: Findings) -> str:
     if found.evaluations:
         before, after = found.evaluations["noisy"].psnr, found.evaluations["denoised"].psnr
-        return f"Against the reference, the PSNR rose from {before:.1f} to {after:.1f} dB."
+        return f"Against the reference, the PSNR {_went(before, after)}."
     estimate = found.estimate
     if estimate is None:
         return "The error could not be estimated; the reason stands below."
     before = noisy_psnr(estimate)
-    if not math.isfinite(estimate.psnr):
-        return "The error is too small beside the noise to be told from it."
-    span = interval_text(estimate)
-    return (
-        f"The PSNR is estimated to have risen from {before:.1f} to {estimate.psnr:.1f} dB ({span})."
-    )
+    if told_from_noise(estimate):
+        went = _went(before, estimate.psnr)
+        return f"By an estimate without a reference, the PSNR {went} ({interval_text(estimate)})."
+    if math.isfinite(estimate.psnr_low) and estimate.psnr_low > before:
+        return (
+            f"By an estimate without a reference, the PSNR rose from {before:.1f} dB to more than "
+            f"{estimate.psnr_low:.1f} dB (at 95%); how much more cannot be told."
+        )
+    return "The error is too small beside the noise to be told from it without a reference."
+
+
+def _went(before: float, after: float) -> str:
+    if f"{before:.1f}" == f"{after:.1f}":
+        return f"stayed at {after:.1f} dB"
+    return f"{'rose' if after > before else 'fell'} from {before:.1f} to {after:.1f} dB"
+
+
+def told_from_noise(estimate: SelfEvaluation) -> bool:
+    """Whether the interval has two ends, so that a single number means something."""
+    return all(map(math.isfinite, (estimate.psnr, estimate.psnr_low, estimate.psnr_high)))
 
 
 def _residual(found: Findings) -> str:
@@ -58,7 +81,9 @@ def _residual(found: Findings) -> str:
 
 def residual_sentence(estimate: SelfEvaluation) -> str:
     """Whether it looks like noise."""
-    alike = max((max(lags[:2], default=0) for lags in estimate.residual.values()), default=0)
+    if not any(estimate.residual.values()):
+        return "There is too little to see whether what was taken away looks like noise."
+    alike = max((max(lags[:LAGS], default=0) for lags in estimate.residual.values()), default=0)
     if alike > ALIKE:
         return (
             "What was taken away is alike from voxel to voxel: structure is lost, or the noise is "
@@ -75,6 +100,8 @@ def noisy_psnr(estimate: SelfEvaluation) -> float:
 def interval_text(estimate: SelfEvaluation) -> str:
     """At 95%."""
     low, high = estimate.psnr_low, estimate.psnr_high
+    if not math.isfinite(low):
+        return "unknown at 95%"
     if not math.isfinite(high):
         return f"above {low:.1f} dB at 95%"
     return f"{low:.1f} to {high:.1f} dB at 95%"
@@ -82,19 +109,16 @@ def interval_text(estimate: SelfEvaluation) -> str:
 
 def figures(found: Findings) -> list[Figure]:
     """What stands out."""
-    shown = []
+    shown = [Figure("method", *_applied(found))]
     if found.evaluations:
         after, before = found.evaluations["denoised"], found.evaluations["noisy"]
         note = f"noisy: {before.psnr:.1f} dB, against the reference"
         shown.append(Figure("PSNR", f"{after.psnr:.1f} dB", note))
-    if found.estimate is not None and math.isfinite(found.estimate.psnr):
-        note = f"{interval_text(found.estimate)}; noisy: {noisy_psnr(found.estimate):.1f} dB"
-        shown.append(Figure("estimated PSNR", f"{found.estimate.psnr:.1f} dB", note))
-    ratio = found.stored["denoised"].ratio / found.stored["noisy"].ratio
-    if found.denoised.dtype == found.noisy.dtype:
-        shown.append(
-            Figure("smaller on the disk", f"{ratio:.2f} times", "compressed by the same codec")
-        )
+    if found.estimate is not None and math.isfinite(found.estimate.psnr_low):
+        shown.append(_estimated(found.estimate))
+    gain = smaller(found)
+    if gain is not None:
+        shown.append(Figure("space on the disk", f"{1 / gain:.0%}", "of the noisy volume's"))
     blocks = found.blocks
     note = f"{blocks.missing} missing" if blocks.missing else "all written"
     shown.append(Figure("blocks", f"{blocks.blocks - blocks.missing} of {blocks.blocks}", note))
@@ -102,9 +126,34 @@ def figures(found: Findings) -> list[Figure]:
     if runs:
         seconds = sum(run["seconds"] for run in runs)
         workers = max(run["workers"] for run in runs)
-        note = f"on {amount_text(workers, 'worker')} at most"
+        note = f"with {amount_text(workers, 'worker')}" if workers else "by several runs"
         shown.append(Figure("computed in", clock(seconds), note))
     return shown
+
+
+def _applied(found: Findings) -> tuple[str, str]:
+    card = found.card
+    if isinstance(card, FilterCard):
+        return card.filter, "a classical filter"
+    if card is None:
+        return "unknown", "the model cannot be read"
+    return card.method, f"{card.network}, {card.parameters:,} parameters"
+
+
+def _estimated(estimate: SelfEvaluation) -> Figure:
+    before = f"noisy: {noisy_psnr(estimate):.1f} dB"
+    if told_from_noise(estimate):
+        note = f"{interval_text(estimate)}; {before}"
+        return Figure("estimated PSNR", f"{estimate.psnr:.1f} dB", note)
+    return Figure("estimated PSNR", f"> {estimate.psnr_low:.1f} dB", f"at 95%; {before}")
+
+
+def smaller(found: Findings) -> float | None:
+    """How many times better the denoised volume compresses; None where they do not compare."""
+    noisy, denoised = found.stored["noisy"].ratio, found.stored["denoised"].ratio
+    if not noisy or not denoised or found.denoised.dtype != found.noisy.dtype:
+        return None
+    return denoised / noisy
 
 
 def volume_rows(found: Findings) -> Rows:
@@ -121,7 +170,7 @@ def volume_rows(found: Findings) -> Rows:
     if t > 1 or c > 1:
         rows.append(("time points, channels", f"{t}, {c}"))
     rows += [
-        ("voxel size (z × y × x)", f"{size} {unit_of(noisy)}"),
+        ("voxel size (z × y × x)", f"{size} {unit_of(noisy) or '(no unit is known)'}"),
         ("voxel type", f"{noisy.dtype}, written as {found.denoised.dtype}"),
         ("format", f"{noisy.format}, written as {found.denoised.format}"),
         ("identity of the input", str(found.record["plan"]["input"]["identity"])),
@@ -130,10 +179,10 @@ def volume_rows(found: Findings) -> Rows:
 
 
 def unit_of(volume: Any) -> str:
-    """Of the voxel size, for people."""
+    """Of the voxel size, for people; empty where it is not known."""
     units = {axis.unit for axis in volume.axes if axis.name in "zyx" and axis.unit}
     unit = units.pop() if len(units) == 1 else ""
-    return {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm"}.get(unit, unit or "voxel")
+    return UNITS.get(unit, unit)
 
 
 def estimate_rows(found: Findings) -> Rows:
@@ -142,22 +191,24 @@ def estimate_rows(found: Findings) -> Rows:
     if found.evaluations:
         before, after = found.evaluations["noisy"], found.evaluations["denoised"]
         rows.append(("PSNR against the reference", f"{before.psnr:.2f} → {after.psnr:.2f} dB"))
-        rows.append(("after the best linear map", f"{before.si_psnr:.2f} → {after.si_psnr:.2f} dB"))
+        rows.append(("the same, scale-invariant", f"{before.si_psnr:.2f} → {after.si_psnr:.2f} dB"))
         if before.ssim is not None and after.ssim is not None:
             rows.append(("SSIM", f"{before.ssim:.3f} → {after.ssim:.3f}"))
-        rows.append(("peak of the PSNR", f"{after.data_range:.5g}"))
+        rows.append(("range (the PSNR's peak)", f"{after.data_range:.5g}"))
     estimate = found.estimate
     if estimate is None:
         return rows
-    best = f"{estimate.psnr:.2f} dB" if math.isfinite(estimate.psnr) else "too high to tell"
+    best = f"{estimate.psnr:.2f} dB"
+    told, interval = told_from_noise(estimate), interval_text(estimate)
     known = "told" if estimate.noise_known else "seen in a sample of the volume"
     rows += [
-        ("estimated PSNR", f"{best}, {interval_text(estimate)}, of {estimate.of}"),
-        ("the noisy volume's", f"{noisy_psnr(estimate):.2f} dB"),
+        ("estimated PSNR", interval if not told else f"{best}, {interval}"),
+        ("estimated for", estimate.of),
+        ("PSNR of the noisy volume", f"{noisy_psnr(estimate):.2f} dB"),
         ("estimated mean squared error", f"{estimate.mse:.4g} ± {estimate.mse_error:.2g}"),
-        ("variance of the noise", f"{estimate.noise:.4g}; the camera was {known}"),
-        ("if that is 1% off", f"the PSNR is off by {estimate.db_per_percent:.2g} dB"),
-        ("peak of the PSNR", f"{estimate.data_range:.5g}"),
+        ("variance of the noise", f"{estimate.noise:.4g}; the camera's noise was {known}"),
+        ("if this variance is 1% off", f"the PSNR is off by {estimate.db_per_percent:.2g} dB"),
+        ("range (the PSNR's peak)", f"{estimate.data_range:.5g}"),
     ]
     if estimate.masked_psnr is not None:
         masked = f"{estimate.masked_psnr:.2f} dB, at voxels hidden from the network"
@@ -177,31 +228,64 @@ def residual_rows(estimate: SelfEvaluation) -> Rows:
 
 def storage_sentence(found: Findings) -> str:
     """What denoising does to compression, with one codec for both."""
-    noisy, denoised = found.stored["noisy"], found.stored["denoised"]
-    same = found.noisy.dtype == found.denoised.dtype
-    gain = denoised.ratio / noisy.ratio
-    if not same:
+    if found.noisy.dtype != found.denoised.dtype:
         return (
             f"The output is {found.denoised.dtype} and the input {found.noisy.dtype}: their sizes "
             "do not compare."
         )
+    gain = smaller(found)
+    if gain is None:
+        return "Too little is written to say how well it compresses."
     return (
-        f"Noise does not compress. With one codec for both, the denoised volume takes "
-        f"{1 / gain:.0%} of the noisy one's space ({gain:.2f} times less)."
+        "Noise does not compress. With one codec for both, the denoised volume takes "
+        f"{1 / gain:.0%} of the space of the noisy one."
     )
 
 
 def storage_rows(found: Findings) -> list[tuple[str, str, str, str]]:
-    """Volume, on the disk, in memory, compression with one codec."""
-    rows = []
-    for name, stored in found.stored.items():
-        disk = "not counted"
-        if stored.bytes_stored is not None:
-            times = stored.bytes_in_memory / max(1, stored.bytes_stored)
-            disk = f"{amount_text(stored.bytes_stored, 'B')} ({stored.codec}, {times:.2f} times)"
-        memory = amount_text(stored.bytes_in_memory, "B")
-        rows.append((name, memory, disk, f"{stored.ratio:.2f} times"))
-    return rows
+    """Volume, in memory, on the disk, compression with one codec."""
+    return [(_called(found, name), *_sizes(stored)) for name, stored in found.stored.items()]
+
+
+def _called(found: Findings, name: str) -> str:
+    """With what it holds beside what was denoised."""
+    if name == "denoised" and found.plan.parts > 1:
+        return "denoised, and its standard deviations"
+    volume = {"noisy": found.noisy, "denoised": found.denoised}[name]
+    if np.prod(volume.shape) < np.prod(volume.stored_shape):
+        return f"{name}, all channels and time points"
+    return name
+
+
+def _sizes(stored: Stored) -> tuple[str, str, str]:
+    disk = "not counted"
+    if stored.bytes_stored is not None:
+        times = stored.bytes_in_memory / max(1, stored.bytes_stored)
+        codec = "not compressed" if stored.codec == "none" else f"{stored.codec}, {times:.2f} to 1"
+        disk = f"{amount_text(stored.bytes_stored, 'B')} ({codec})"
+    ratio = "unknown" if stored.ratio is None else f"{stored.ratio:.2f} to 1"
+    return amount_text(stored.bytes_in_memory, "B"), disk, ratio
+
+
+def noise_words(found: Findings) -> list[str]:
+    """What the noise is like and what suits it; kindly, where something else was done."""
+    if found.diagnosis is None:
+        return []
+    advice = found.diagnosis.recommendation
+    mask = f" with the blind mask {advice.mask}" if advice.mask else ""
+    words = [f"The method that suits this noise is {advice.method}{mask}: {advice.reason}."]
+    card = found.card
+    if isinstance(card, FilterCard):
+        words.append(
+            f"This volume was denoised with a {card.filter} filter, for a comparison: a trained "
+            f"{advice.method} should leave less error."
+        )
+    elif isinstance(card, ModelCard) and card.method not in (advice.method, *TAUGHT):
+        words.append(
+            f"This volume was denoised with {card.method}. That is no mistake: {advice.method} may "
+            "be worth a try beside it."
+        )
+    return words
 
 
 def model_rows(found: Findings) -> Rows:
@@ -215,7 +299,7 @@ def model_rows(found: Findings) -> Rows:
         took = "" if seconds is None else f" in {clock(float(seconds))}"
         return [
             ("model", found.model),
-            ("method", card.method),
+            ("method", _method(card)),
             ("network", f"{card.network}, {card.parameters:,} parameters"),
             ("sees (z, y, x)", f"−{za} to +{zb}, −{ya} to +{yb}, −{xa} to +{xb} voxels"),
             ("trained on", f"{trained.address}, {' × '.join(map(str, trained.shape[2:]))} voxels"),
@@ -228,7 +312,12 @@ def model_rows(found: Findings) -> Rows:
             ("filter", f"{card.filter}, calibrated without a reference"),
             ("parameter, by channel", values),
         ]
-    return [("model", f"{found.model} (not there any more)")]
+    return [("model", f"{found.model} (it cannot be read now)")]
+
+
+def _method(card: ModelCard) -> str:
+    mask = card.training.get("blind_mask")
+    return f"{card.method}, blind mask {mask_name(mask)}" if mask else card.method
 
 
 def plan_rows(found: Findings) -> Rows:
@@ -257,6 +346,8 @@ def _own_value(found: Findings) -> str:
         return f"not put back: {found.plan.no_posterior}"
     if found.plan.noise:
         return "put back by the noise model (posterior mean)"
+    if isinstance(found.card, FilterCard) or (found.card and not found.card.blind):
+        return "seen by the prediction"
     return "not put back"
 
 
@@ -266,8 +357,8 @@ def run_rows(found: Findings) -> list[tuple[str, str, str, str]]:
         (
             datetime.fromtimestamp(run["ended"], UTC).strftime("%Y-%m-%d %H:%M UTC"),
             clock(run["seconds"]),
-            str(run["workers"]),
-            str(run["computed"]),
+            f"{run['workers']:,}",
+            f"{run['computed']:,}",
         )
         for run in found.blocks.runs
     ]
@@ -275,75 +366,12 @@ def run_rows(found: Findings) -> list[tuple[str, str, str, str]]:
 
 def version_rows(found: Findings) -> list[tuple[str, str, str]]:
     """Package, when it was trained, when it was predicted."""
-    predicted = found.record.get("versions") or {"n2v-scale": found.record.get("package_version")}
+    predicted = found.record.get("versions") or {"n2v-scale": found.record["package_version"]}
     trained: dict[str, str] = {}
     if isinstance(found.card, ModelCard):
         trained = found.card.training.get("versions") or {"n2v-scale": found.card.package_version}
     names = list(dict.fromkeys([*predicted, *trained]))
     return [(name, trained.get(name, ""), predicted.get(name, "")) for name in names]
-
-
-def commands(found: Findings) -> list[str]:
-    """What does the same again, written from the records."""
-    noisy, output = found.noisy.address, found.denoised.address
-    part = _selection(found)
-    if isinstance(found.card, FilterCard):
-        return [_line("baseline", noisy, output, "--filter", found.card.filter, *part)]
-    lines = []
-    if isinstance(found.card, ModelCard):
-        asked = found.card.training
-        several = [one.address for one in (found.card.trained_on, *found.card.also_trained_on)]
-        lines.append(_line("train", *several, "-o", found.model, *_train_options(asked)))
-    lines.append(_line("predict", noisy, found.model, output, *part, *_predict_options(found)))
-    return lines
-
-
-def _selection(found: Findings) -> list[str]:
-    volume, parts = found.plan.volume, []
-    for name, flag in (("c", "--channel"), ("t", "--timepoints")):
-        axis = volume.axis(name)
-        chosen = volume.channels if name == "c" else volume.timepoints
-        if axis is not None and len(chosen) < volume.stored_shape[volume.axes.index(axis)]:
-            parts += [flag, ",".join(map(str, chosen))]
-    return parts
-
-
-def _train_options(asked: dict[str, Any]) -> list[str]:
-    """Those that differ from the defaults, as the command line names them."""
-    default = TrainSettings().model_dump(mode="json")
-    parts: list[str] = []
-    for name, value in asked.items():
-        if name not in default or value == default[name] or value is None or name in OF_THE_MACHINE:
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            parts += [flag if value else f"--no-{name.replace('_', '-')}"]
-        elif isinstance(value, list):
-            parts += [flag, ",".join(map(str, value))]
-        else:
-            parts += [flag, str(value)]
-    return parts
-
-
-def _predict_options(found: Findings) -> list[str]:
-    plan = found.plan
-    parts = []
-    if plan.parts > 1:
-        parts += ["--output", plan.write]
-    if plan.tta:
-        parts.append("--tta")
-    if plan.on_nan != "error":
-        parts += ["--on-nan", plan.on_nan]
-    if plan.nodata is not None:
-        parts += ["--nodata", f"{plan.nodata:g}"]
-    mask = found.record["plan"].get("foreground")
-    if mask:
-        parts += ["--mask", mask["address"]]
-    return parts
-
-
-def _line(verb: str, *parts: str) -> str:
-    return shlex.join(["n2v-scale", verb, *parts])
 
 
 def _times(shape: Any) -> str:
