@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from n2v_scale.command_group import Commands
 from n2v_scale.options import camera, given
 
 
-@click.group()
+@click.group(cls=Commands)
 def model() -> None:
     """Look at a trained model.
 

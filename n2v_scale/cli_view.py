@@ -25,7 +25,7 @@ def view(
     no_browser: bool,
     storage_options: dict[str, Any],
 ) -> None:
-    """Look at volumes, noisy and denoised side by side, in a web browser.
+    """Look at volumes, noisy and denoised, in a web browser.
 
     Serves them read-only to this machine alone until Ctrl-C, and prints links for the built-in
     viewer, Neuroglancer, vizarr and napari. The noisy volume is found by the record of how the

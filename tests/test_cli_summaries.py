@@ -16,8 +16,8 @@ from n2v_scale.simulate import simulate_light_sheet
 pytestmark = pytest.mark.usefixtures("workers")
 
 SHORT = ("--steps", 3, "--filters", 2, "--patch", "8,32,32", "--batch", 1)
-SILENT = {"simulate", "cluster", "completion", "model"}
-"""Commands whose answers are the names of outputs and a script, and groups of commands."""
+SILENT = {"simulate", "cluster", "completion", "model", "view"}
+"""Commands whose answers are names of outputs, a script and links, and groups of commands."""
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from n2v_scale.cli import cli
 from n2v_scale.completion import SHELLS, Address, completion_script
 
 BASH = """
-compopt() { COMPREPLY+=("$*"); }  # outside a completion it only complains
+compopt() { local IFS=' '; COMPREPLY+=("$*"); }  # outside a completion it only complains
 complete() { :; }
 source ./script
 try() {
