@@ -247,6 +247,7 @@ def _svg_of(make: Callable[[], Any]) -> str:
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' id="image[0-9a-f]+"', "", svg)  # equal pictures have equal names
     mark = f"f{next(_drawn)}-"
     svg = re.sub(r'\bid="', f'id="{mark}', svg)
     svg = re.sub(r'href="#', f'href="#{mark}', svg)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def test_headings_are_in_order_and_pictures_have_names(case):
     levels = [int(tag[1]) for tag, _ in case.page.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    assert all(b - a <= 1 for a, b in pairwise(levels))
     pictures = [attrs for tag, attrs in case.page.tags if tag == "svg"]
     assert len(pictures) >= 5
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in pictures)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from n2v_scale.io.volume import Axis
 from n2v_scale.recommendation import Recommendation
 from n2v_scale.reporting.words import (
     estimate_rows,
@@ -98,7 +99,8 @@ def test_storage_is_compared_where_it_can_be(found):
 
 
 def test_a_part_of_a_volume_is_told_from_the_whole(found):
-    whole = replace(found.noisy, stored_shape=(3, *found.noisy.stored_shape))
+    axes, shape = found.noisy.axes, found.noisy.stored_shape
+    whole = replace(found.noisy, stored_shape=(3, *shape), axes=(Axis("c"), *axes))
     assert storage_rows(replace(found, noisy=whole))[0][0] == "noisy, all channels and time points"
     assert storage_rows(found)[0][0] == "noisy"
 
