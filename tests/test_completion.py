@@ -15,7 +15,7 @@ from n2v_scale.cli import cli
 from n2v_scale.completion import SHELLS, Address, completion_script
 
 BASH = """
-compopt() { local IFS=' '; COMPREPLY+=("$*"); }  # outside a completion it only complains
+compopt() { COMPREPLY+=(files); }  # outside a completion it only complains
 complete() { :; }
 source ./script
 try() {
@@ -36,7 +36,7 @@ COMPLETED = [
     "n2v n2v2",
     "tv",
     "slurm sge sesame",
-    "-o default",
+    "files",
 ]
 
 

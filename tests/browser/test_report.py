@@ -297,7 +297,7 @@ def test_the_planes_that_are_asked_for(report):
         report.choose("which", plane)
         report.settle()
         assert [p for p in shown if report.canvas(p).is_visible()] == [plane]
-    z, y, x = report.data["places"][0]["shape"]
+    z, y, _ = report.data["places"][0]["shape"]
     box = report.canvas("yz").bounding_box()
     assert box["width"] / box["height"] == pytest.approx(2 * z / (0.4 * y), rel=0.02)
 
