@@ -271,7 +271,7 @@ def _space(export: Export, refers_to: str | None) -> list[dict[str, Any]]:
         if trained.unit in UNITS:
             described["unit"] = trained.unit
         if refers_to is None:
-            described["size"] = {"min": 2 * halo + step, "step": step}
+            described["size"] = {"min": export.least[axis], "step": step}
         else:
             described["size"] = {"tensor_id": refers_to, "axis_id": "zyx"[axis]}
             described |= {"halo": halo} if halo else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -21,7 +21,6 @@ FloatArray = npt.NDArray[np.float32]
 TARGET: Shape = (24, 64, 64)
 FLAT_TARGET: Shape = (1, 128, 128)
 COVER_PIXELS = 256
-SMALLEST_SIMULATION = 32
 
 
 @dataclass(frozen=True)
@@ -52,39 +51,49 @@ def training_volume(trained: TrainedOn) -> Volume | None:
         return None
 
 
-def sample_for(trained: TrainedOn, volume: Volume | None, step: Shape) -> Sample:
+def sample_for(trained: TrainedOn, volume: Volume | None, step: Shape, least: Shape) -> Sample:
     """An image for a model that was trained on ``trained``; ``volume`` is that, where it is there.
 
-    Of a volume, the place with the most contrast among a few; ``step`` is what extents are
-    multiples of.
+    Of a volume, the place with the most contrast among a few, mirrored where the volume ends before
+    the ``least`` size. ``step`` is what extents are multiples of.
     """
-    if volume is not None and all(n >= s for n, s in zip(volume.spatial_shape, step, strict=True)):
-        return _of_volume(trained, volume, step)
-    return _simulated(trained, step)
+    target = FLAT_TARGET if trained.shape[2] == 1 else TARGET
+    size = as_shape([max(n, round_up(t, s)) for t, n, s in zip(target, least, step, strict=True)])
+    if volume is not None:
+        return _of_volume(trained, volume, step, least, size)
+    return _simulated(trained, size)
 
 
-def _of_volume(trained: TrainedOn, volume: Volume, step: Shape) -> Sample:
+def _of_volume(
+    trained: TrainedOn, volume: Volume, step: Shape, least: Shape, size: Shape
+) -> Sample:
     shape = volume.spatial_shape
-    size = _size(shape, step)
+    there = [
+        m if n >= m else round_down(n, s) or n for n, m, s in zip(shape, size, step, strict=True)
+    ]
+    wanted = [max(low, round_up(n, s)) for low, n, s in zip(least, there, step, strict=True)]
 
     def read(c: int, box: Box) -> FloatArray:
         values = volume.read(0, c, box).astype(np.float32)
         return np.where(np.isfinite(values), values, np.float32(trained.offset[c]))
 
-    boxes = [_box(corner, size) for corner in _corners(shape, size)]
+    boxes = [Box.whole(as_shape(there)).shift(corner) for corner in _corners(shape, there)]
     best = max(boxes, key=lambda box: float(read(0, box).std()))
-    values = np.stack([read(c, best) for c in range(len(trained.channels))])
+    beyond = [(0, m - n) for n, m in zip(there, wanted, strict=True)]
+    values = np.stack(
+        [np.pad(read(c, best), beyond, mode="symmetric") for c in range(len(trained.channels))]
+    )
+    mirrored = " and ".join("zyx"[k] for k, (_, more) in enumerate(beyond) if more)
     origin = f"cut from the training volume, at z, y, x = {', '.join(map(str, best.start))}"
+    if mirrored:
+        origin += f", and mirrored along {mirrored}, where the volume is smaller than a tile"
     return Sample(values, read, shape, best, origin, real=True)
 
 
-def _simulated(trained: TrainedOn, step: Shape) -> Sample:
+def _simulated(trained: TrainedOn, wanted: Shape) -> Sample:
     """Tissue with the mean and the spread that the card has of each channel."""
     flat = trained.shape[2] == 1
-    target = FLAT_TARGET if flat else TARGET
-    least = as_shape([1 if flat else 8, SMALLEST_SIMULATION, SMALLEST_SIMULATION])
-    wanted = [round_up(max(t, n), s) for t, n, s in zip(target, least, step, strict=True)]
-    shape = as_shape([1 if flat else wanted[0], *(max(128, n) for n in wanted[1:])])
+    shape = as_shape([1 if flat else max(8, wanted[0]), *(max(128, n) for n in wanted[1:])])
     noisy = simulate_light_sheet(shape).noisy.astype(np.float32)
     noisy = (noisy - noisy.mean()) / noisy.std()
     limits = np.iinfo(trained.dtype) if np.dtype(trained.dtype).kind in "iu" else None
@@ -95,30 +104,16 @@ def _simulated(trained: TrainedOn, step: Shape) -> Sample:
             values = np.clip(np.rint(values), limits.min, limits.max)
         return np.asarray(values, np.float32)
 
-    box = Box.whole(as_shape(wanted))
+    box = Box.whole(wanted)
     values = np.stack([read(c, box) for c in range(len(trained.channels))])
     origin = "simulated, because the training volume is no longer at the address on the card"
     return Sample(values, read, shape, box, origin, real=False)
 
 
-def _size(shape: Shape, step: Shape) -> Shape:
-    target = FLAT_TARGET if shape[0] == 1 else TARGET
-    return as_shape(
-        [
-            max(s, round_down(min(n, round_up(t, s)), s))
-            for n, t, s in zip(shape, target, step, strict=True)
-        ]
-    )
-
-
-def _corners(shape: Shape, size: Shape) -> list[Shape]:
+def _corners(shape: Shape, size: Sequence[int]) -> list[Shape]:
     """At both ends and in the middle, along each axis."""
     places = [sorted({0, (n - m) // 2, n - m}) for n, m in zip(shape, size, strict=True)]
     return [as_shape(list(corner)) for corner in product(*places)]
-
-
-def _box(start: Shape, size: Shape) -> Box:
-    return Box.whole(size).shift(start)
 
 
 def cover_box(sample: Sample) -> Box:

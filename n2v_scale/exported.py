@@ -35,6 +35,8 @@ from n2v_scale.noise import NoiseModel
 
 FloatArray = npt.NDArray[np.float32]
 
+COMPARED = 40
+"""Voxels along each axis of an image that files are compared on: what they take grows with it."""
 MOST_DIFFERENT = 1e-4
 """Of the output's standard deviation: by how much a file may differ from the model."""
 
@@ -90,12 +92,18 @@ class Export:
     def halo(self) -> Shape:
         """How far an output voxel sees, per axis, in multiples of the step."""
         sides = zip(self.model.halo, self.step, strict=True)
-        return as_shape([round_up(max(pair), step) for pair, step in sides])
+        z, y, x = (round_up(max(pair), step) for pair, step in sides)
+        return 0 if self.flat else z, y, x
+
+    @property
+    def least(self) -> Shape:
+        """Of a tile: what its halo leaves over is one step."""
+        return as_shape([2 * h + s for h, s in zip(self.halo, self.step, strict=True)])
 
     @cached_property
     def sample(self) -> Sample:
         """The image to try it on."""
-        return sample_for(self.card.trained_on, self.volume, self.step)
+        return sample_for(self.card.trained_on, self.volume, self.step, self.least)
 
     @cached_property
     def graph(self) -> ExportedModel:
@@ -161,7 +169,11 @@ class Export:
 
         Of the sample, and of two parts of it in one batch, of another size.
         """
-        values = self.sample.values
+        z, y, x = (
+            min(n, round_up(COMPARED, s))
+            for n, s in zip(self.sample.values.shape[1:], self.step, strict=True)
+        )
+        values = self.sample.values[:, :z, :y, :x]
         smaller = [
             max(s, n * 2 // 3 // s * s) for n, s in zip(values.shape[1:], self.step, strict=True)
         ]

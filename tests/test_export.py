@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -204,10 +205,9 @@ def test_torchscript_says_what_the_model_says(tmp_path, folder_of, name):
 ONNX = {
     "n2s": {"write": "mean,std", **CAMERA},
     "ssdn": {"write": "mean,std", "posterior": False},
-    "branch-unet of planes": {"posterior": False},
 }
-"""The networks that differ most, and a loop of passes with what follows it. The package below has
-the default network's. (Recording one takes seconds; the command itself compares every file.)"""
+"""A loop of passes with what follows it, and two outputs of lattices. The package below has the
+default network's. (Recording one takes seconds; the command itself compares every file.)"""
 
 
 @needs_extra
@@ -430,6 +430,14 @@ def test_constants_travel_in_the_torchscript(tmp_path, folder_of):
 
 
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"
+
+
+def test_the_commands_of_the_page_parse():
+    lines = re.findall(r"^n2v-scale (.+)$", PAGE.read_text(), re.MULTILINE)
+    assert len(lines) >= 3
+    for line in lines:
+        name, *arguments = shlex.split(line)
+        cli.commands[name].make_context(name, arguments)
 
 
 def test_the_example_of_the_page(package, folder_of, tmp_path):

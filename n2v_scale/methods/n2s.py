@@ -102,8 +102,8 @@ class Noise2Self:
     ) -> tuple[Tensor, Tensor]:
         """A subset, 1 at its voxels, (1, 1, z, y, x), and a tile in which it is hidden."""
         subset = self._subset(tile, phase, origin)
-        seen = 1 - subset if there is None else there * (1 - subset)
-        return subset, torch.where(subset > 0, neighbours_mean(tile, seen), tile)
+        around = neighbours_mean(tile, 1 - subset if there is None else there * (1 - subset))
+        return subset, torch.where(subset > 0, around, tile)
 
     def noise_weight(self, mean: Tensor) -> Tensor:
         """The inverse variance where the signal is ``mean``; 1 where it is the volume's mean."""
