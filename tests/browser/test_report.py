@@ -22,7 +22,6 @@ from n2v_scale.reporting.page import page_text
 from n2v_scale.simulate import simulate_light_sheet
 
 SHAPE = (20, 48, 64)
-READY = "document.getElementById('planes').dataset.zoom"
 CANVAS = "canvas[data-plane={}]"
 
 
@@ -52,7 +51,7 @@ class Report:
     def __init__(self, page, file: Path) -> None:
         self.page = page
         page.goto(file.as_uri())
-        page.wait_for_function(READY)
+        page.wait_for_selector("#planes[data-zoom]")
         self.data = json.loads(page.locator("#slices-data").text_content())
 
     def state(self, name):
@@ -112,10 +111,6 @@ def report(page, written):
     return Report(page, written)
 
 
-INNER = (slice(8, -10), slice(4, -4))
-"""Of the planes, away from labels and from the scale bar."""
-
-
 @pytest.mark.parametrize("plane", ["xy", "yz", "xz"])
 def test_a_canvas_shows_the_values_in_the_window(report, plane):
     for side, volume in ((1000, "noisy"), (0, "denoised")):
@@ -150,7 +145,8 @@ def test_the_slider_says_what_is_left_and_right(report):
     report.slide("split", 250)
     seen = report.voxels()[..., 0]
     noisy, denoised = (report.grays(report.values(name)) for name in ("noisy", "denoised"))
-    assert np.abs(seen - noisy)[8:-10, 3:15].max() <= 1
+    known = report.values("noisy")[8:-10, 3:15] != 4095
+    assert np.abs(seen - noisy)[8:-10, 3:15][known].max() <= 1
     assert np.abs(seen - denoised)[8:-10, 17:-4].max() <= 1
     report.choose("left", "reference")
     reference = report.grays(report.values("reference"))
@@ -191,7 +187,7 @@ def test_the_image_is_dragged_and_the_planes_stay_together(report):
     moved = round(0.1 * before["xy"].shape[1])
     for plane in ("xy", "xz"):
         old, new = before[plane][30:-30, :, 0], after[plane][30:-30, :, 0]
-        left = slice(40, int(0.4 * old.shape[1]))
+        left = slice(moved + 20, int(0.45 * old.shape[1]))
         shifted = slice(left.start - moved, left.stop - moved)
         errors = {
             d: np.abs(new[:, left] - old[:, shifted.start + d : shifted.stop + d]).mean()
@@ -203,7 +199,7 @@ def test_the_image_is_dragged_and_the_planes_stay_together(report):
 
 def test_the_wheel_zooms_at_the_pointer(report):
     box = report.canvas().bounding_box()
-    at = (box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"])
+    at = (box["x"] + 48.5 / 64 * box["width"], box["y"] + 12.5 / 48 * box["height"])
     report.page.mouse.move(*at)
     before = report.page.locator("#status").text_content()
     report.page.mouse.wheel(0, -300)
@@ -216,7 +212,11 @@ def test_the_wheel_zooms_at_the_pointer(report):
     assert report.state("zoom") == 1
     assert report.page.evaluate("scrollY") == 0
     report.page.mouse.wheel(0, 300)
-    report.page.wait_for_function("scrollY > 0")  # at the end of its range the page scrolls
+    for _ in range(100):  # at the end of its range the page scrolls
+        if report.page.evaluate("scrollY") > 0:
+            break
+        report.page.wait_for_timeout(20)
+    assert report.page.evaluate("scrollY") > 0
 
 
 def test_the_pointer_tells_the_values(report):
@@ -271,7 +271,7 @@ def test_buttons_and_keys(report):
     count = len(report.data["places"])
     for _ in range(count + 1):  # faster than slices are unpacked
         page.keyboard.press("n")
-    page.wait_for_function("document.getElementById('planes').dataset.place === '1'")
+    page.wait_for_selector("#planes[data-place='1']")
     assert page.input_value("#place") == "1"
     page.keyboard.press("Control+0")
     assert report.state("place") == 1
@@ -308,10 +308,10 @@ def test_contrast_gamma_and_reset(report):
     assert np.abs(report.voxels()[..., 0] - report.grays(codes))[inner].max() <= 1
     report.page.focus("#planes")
     report.page.keyboard.press("n")
-    report.page.wait_for_function("document.getElementById('planes').dataset.place === '1'")
+    report.page.wait_for_selector("#planes[data-place='1']")
     assert float(report.page.input_value("#gamma")) == 50  # it stays, so that places compare
     report.choose("place", "0")
-    report.page.wait_for_function("document.getElementById('planes').dataset.place === '0'")
+    report.page.wait_for_selector("#planes[data-place='0']")
     report.page.click("#auto")
     assert (report.page.input_value("#dark"), report.page.input_value("#bright")) == (dark, bright)
     assert (report.pixels() == first).all()
@@ -327,7 +327,7 @@ def test_the_residual_is_gray_where_nothing_was_taken_away(report):
     most = 3 * np.sqrt((difference[noisy != 4095] ** 2.0).mean())
     expected = np.clip(127.5 + 127.5 * difference / most, 0, 255)
     inner = np.s_[8:-10, 4:-4]
-    assert np.abs(seen - expected)[inner].max() <= 1
+    assert np.abs(seen - expected)[inner][noisy[inner] != 4095].max() <= 1
     step = report.data["scales"]["0"][1]
     told = re.search(r"black is −([\d.]+)", report.page.locator("#status").text_content())
     assert float(told[1]) == pytest.approx(most * step, rel=0.01)
@@ -401,7 +401,7 @@ def test_on_paper_it_is_light_and_without_controls(open_page, written):
 def test_without_scripts_the_figures_remain(open_page, written):
     page = open_page(java_script_enabled=False)
     page.goto(written.as_uri())
-    assert page.get_by_text("your browser does not run").is_visible()
+    assert "your browser does not run" in page.locator("noscript").text_content()
     assert not page.locator("#viewer").is_visible()
     assert page.locator("#noise svg").is_visible()
 
