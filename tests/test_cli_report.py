@@ -1,0 +1,93 @@
+"""The command that writes a report: a file, a sentence, and an error before anything is looked at."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import n2v_scale
+from n2v_scale.cli import cli
+from n2v_scale.errors import ConfigError, OutputError
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory, write_volume, tiny_model, client):
+    folder = tmp_path_factory.mktemp("report")
+    values = np.random.default_rng(0).normal(100, 9, (2, 8, 32, 32)).astype("u2")
+    noisy = write_volume(folder / "v.zarr", values, "czyx", chunk=(1, 8, 32, 32))
+    n2v_scale.predict(noisy, tiny_model, folder / "d.zarr", client=client, device="cpu")
+    return folder / "d.zarr"
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, ["report", *map(str, arguments)])
+
+
+def test_a_file_and_a_sentence(output, tmp_path):
+    file = tmp_path / "r.html"
+    file.write_text("an old one")
+    done = run(output, "-o", file, "--channel", 1)
+    assert done.exit_code == 0, done.output
+    assert str(file) in done.stdout
+    text = file.read_text()
+    assert text.startswith("<!doctype html>")
+    assert text.rstrip().endswith("</html>")
+    slices = json.loads(text.split('id="slices-data">')[1].split("</script>")[0])
+    assert list(slices["scales"]) == ["0"]
+    assert [file.name for file in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_as_json_and_from_python(output, tmp_path):
+    done = run(
+        output, "-o", tmp_path / "r.html", "--json", "--gain", 1, "--offset", 9, "--read-noise", 3
+    )
+    found = json.loads(done.stdout)
+    assert found["report"] == str(tmp_path / "r.html")
+    assert found["size_bytes"] == (tmp_path / "r.html").stat().st_size
+    assert found["estimate"]["noise_known"] is True
+    made = n2v_scale.report(output, tmp_path / "p.html", gain=1, offset=9, read_noise=3)
+    assert made.to_dict()["estimate"] == found["estimate"]
+    assert made.headline == found["headline"]
+
+
+def test_nothing_is_looked_at_where_nothing_can_be_written(output, tmp_path, monkeypatch):
+    monkeypatch.setattr("n2v_scale.reporting.find_out", lambda *_, **__: pytest.fail("looked"))
+    (tmp_path / "folder").mkdir()
+    for file, why in (
+        (tmp_path / "none" / "r.html", "there is no folder"),
+        (tmp_path / "folder", "is a folder"),
+    ):
+        with pytest.raises(OutputError, match=why):
+            n2v_scale.report(output, file)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(OutputError, match="may not be written to"):
+        n2v_scale.report(output, tmp_path / "r.html")
+
+
+def test_what_is_missing_is_named_with_its_remedy(output, tmp_path, monkeypatch):
+    monkeypatch.setattr("n2v_scale.reporting.plots.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install 'n2v-scale\[report\]'"):
+        n2v_scale.report(output, tmp_path / "r.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_while_writing_leaves_nothing(output, tmp_path, monkeypatch):
+    def fail(self, *_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", fail)
+    with pytest.raises(OutputError, match="No space left"):
+        n2v_scale.report(output, tmp_path / "r.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_are_sentences(output, tmp_path):
+    done = run(tmp_path / "none.zarr", "-o", tmp_path / "r.html")
+    assert done.exit_code != 0
+    assert "does not exist" in str(done.exception)
+    assert run(output, "-o", tmp_path).exit_code == 2
+    assert "matplotlib" not in sys.modules["n2v_scale.cli_report"].__dict__
