@@ -1,4 +1,4 @@
-"""The command that writes a report: a file, a sentence, and an error before anything is looked at."""
+"""The command that writes a report: a file, a sentence, and errors before anything is read."""
 
 from __future__ import annotations
 
