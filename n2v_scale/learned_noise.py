@@ -1,4 +1,4 @@
-"""A camera's noise that is trained together with a network (Laine et al. 2019, section 3.3).
+"""A camera's noise that is trained together with a network (Laine et al. 2019).
 
 The gain and the read noise are two numbers that the optimizer moves, both kept positive by a
 softplus. They travel with the network's weights: averaged, kept in checkpoints, shared by all

@@ -106,7 +106,7 @@ class LearningNoise(BlindSpot):
 
         Of a variance that the network claims for its prediction and one that is noise the voxels
         say the same. The second term draws on the noise alone, the more of the variance the network
-        claims, and no more once it claims nothing (Laine et al. 2019, section 3.3, take a tenth of
+        claims, and no more once it claims nothing (Laine et al. 2019 take a tenth of
         the noise's standard deviation off the loss, which draws on for ever).
         """
         found = self._distribution(output)
