@@ -10,7 +10,7 @@ from n2v_scale.blind_masks import parse_blind_mask
 from n2v_scale.config import TrainSettings
 from n2v_scale.errors import ConfigError, TrainingError
 from n2v_scale.geometry import Shape
-from n2v_scale.learned_noise import first_camera
+from n2v_scale.learned_noise import first_camera, of_both
 from n2v_scale.methods.base import Method
 from n2v_scale.methods.linear import Linear
 from n2v_scale.methods.n2s import Noise2Self
@@ -74,7 +74,7 @@ def _learning(sources: Sequence[Source]) -> LearningNoise:
             "camera's --gain, --offset and --read-noise without --noise learned, or use another "
             "method"
         )
-    return LearningNoise(first)
+    return LearningNoise(of_both(first))
 
 
 def _partition(settings: TrainSettings, patch: Shape) -> Shape:

@@ -1,4 +1,4 @@
-"""A camera's noise that is trained together with a network (Laine et al. 2019, section 3.3).
+"""A camera's noise that is trained together with a network (Laine et al. 2019).
 
 The gain and the read noise are two numbers that the optimizer moves, both kept positive by a
 softplus. They travel with the network's weights: averaged, kept in checkpoints, shared by all
@@ -26,6 +26,8 @@ LEAST_SHARE = 0.02
 """Of the noise's variance that each of the two begins with: from nothing it would never grow."""
 WAIT = 200
 """Steps that the network takes first: what it does not know yet would all be taken for noise."""
+LEAST_LIGHT = 1e-3
+"""Of the volume's standard deviation: that its mean lies above what is dark."""
 SPEED = 10.0
 """By how much the noise moves faster than a weight: it must not be the last to find its place."""
 
@@ -37,14 +39,14 @@ class LearnedNoise(nn.Module):
     taken: Tensor
 
     def __init__(self, network: Network, first: NoiseModel) -> None:
-        """``first`` is the guess to begin with, of normalised voxels."""
+        """``first`` is the guess to begin with, of normalised voxels; see :func:`of_both`."""
         super().__init__()
         self.network = network
         self.first = first
         self.typical = typical_variance(first)
-        self.light = max(-first.offset, 1e-6)
+        self.light = max(-first.offset, LEAST_LIGHT)
         """That a voxel of the volume's mean brightness has."""
-        floor = min(max(first.read_noise**2 / self.typical, LEAST_SHARE), 1 - LEAST_SHARE)
+        floor = first.read_noise**2 / self.typical
         shares = torch.tensor([1 - floor, floor])
         self.register_buffer("taken", torch.zeros((), dtype=torch.long))
         self.raw = nn.Parameter(torch.expm1(shares).log() / SPEED)
@@ -69,6 +71,17 @@ class LearnedNoise(nn.Module):
         """As it is now."""
         gain, floor = self._terms().tolist()
         return NoiseModel(gain, self.first.offset, sqrt(floor))
+
+
+def of_both(first: NoiseModel) -> NoiseModel:
+    """As noisy at the volume's mean, with at least :data:`LEAST_SHARE` of gain and of read noise.
+
+    ``first`` is of normalised voxels.
+    """
+    typical = typical_variance(first)
+    floor = min(max(first.read_noise**2 / typical, LEAST_SHARE), 1 - LEAST_SHARE)
+    light = max(-first.offset, LEAST_LIGHT)
+    return NoiseModel((1 - floor) * typical / light, -light, sqrt(floor * typical))
 
 
 def in_training(network: Network, method: Method) -> nn.Module:

@@ -35,8 +35,9 @@ class BlindSpot:
 
     noise: NoiseModel
     """Of normalised voxels."""
-    unit: float | None = None
-    """Of the predicted variance; the noise's at the volume's mean when None."""
+    unit: NoiseModel | None = None
+    """Whose variance, where the prediction lies, is the unit of the predicted variance; that of the
+    noise at the volume's mean, everywhere, when None."""
     name: str = "ssdn"
     blind: ClassVar[bool] = True
     closed_form: ClassVar[bool] = False
@@ -75,15 +76,17 @@ class BlindSpot:
 
     def noise_variance(self, mean: Tensor) -> Tensor:
         """Of the noise where the signal is ``mean``."""
-        noise = self.noise
-        return noise.gain * (mean - noise.offset).clamp_min(0) + noise.read_noise**2
+        return _variance(self.noise, mean)
 
     def _distribution(self, output: Tensor) -> TensorEstimate:
-        """From mean and log-variance, (b, 2, z, y, x), the latter in units of the typical noise."""
-        unit = typical_variance(self.noise) if self.unit is None else self.unit
+        """From mean and log-variance, (b, 2, z, y, x), the latter in units of the noise."""
+        mean = output[:, :1]
+        unit: Tensor | float = typical_variance(self.noise)
+        if self.unit is not None:
+            unit = _variance(self.unit, mean.detach())
         bound = -log(LEAST_VARIANCE)
-        variance = unit * output[:, 1:2].clamp(-bound, bound).exp()
-        return TensorEstimate(output[:, :1], variance.sqrt())
+        ratio = output[:, 1:2].clamp(-bound, bound).exp()
+        return TensorEstimate(mean, (unit * ratio).sqrt())
 
 
 @dataclass(frozen=True)
@@ -91,15 +94,20 @@ class LearningNoise(BlindSpot):
     """The same while the noise is learned, of which ``noise`` is the first guess.
 
     Beside the distribution the network's output has two channels: the noise's gain and its variance
-    without light, each the same everywhere (:class:`n2v_scale.learned_noise.LearnedNoise`).
+    without light, each the same everywhere (:class:`n2v_scale.learned_noise.LearnedNoise`). The
+    guess is the unit of the predicted variance too: what the network misses grows with the noise
+    that it averages, and with a unit that did not, the gain would have to stand in for it.
     """
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unit", self.noise)
 
     def loss(self, output: Tensor, example: Example) -> Tensor:
         """As of a known noise, and :data:`NOISE_FIRST` of the mean of ``log(variance / noise)``.
 
         Of a variance that the network claims for its prediction and one that is noise the voxels
         say the same. The second term draws on the noise alone, the more of the variance the network
-        claims, and no more once it claims nothing (Laine et al. 2019, section 3.3, take a tenth of
+        claims, and no more once it claims nothing (Laine et al. 2019 take a tenth of
         the noise's standard deviation off the loss, which draws on for ever).
         """
         found = self._distribution(output)
@@ -112,12 +120,17 @@ class LearningNoise(BlindSpot):
 
     def learned(self, noise: NoiseModel) -> BlindSpot:
         """The method as it is applied, once the noise is known."""
-        return BlindSpot(noise, typical_variance(self.noise) if self.unit is None else self.unit)
+        return BlindSpot(noise, self.unit)
 
 
 def typical_variance(noise: NoiseModel) -> float:
     """At the mean of normalised voxels, 0."""
     return noise.gain * max(0.0, -noise.offset) + noise.read_noise**2
+
+
+def _variance(noise: NoiseModel, mean: Tensor) -> Tensor:
+    """Of normalised voxels whose signal is ``mean``."""
+    return noise.gain * (mean - noise.offset).clamp_min(0) + noise.read_noise**2
 
 
 def _likelihood(found: TensorEstimate, variance: Tensor, example: Example) -> Tensor:
