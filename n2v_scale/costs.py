@@ -137,12 +137,12 @@ def forecast_plan(plan: Plan, budget: Budget, *, speed: float | None = None) -> 
 
 def _files(plan: Plan) -> int:
     documents = 1 if plan.output.zarr_format == 3 else 2  # of each array and of each group
-    files = 2 * documents
+    files = 2 * documents + 1  # of the groups; the journal of runs
     for level in levels_of(plan):
         files += prod(
             ceil_div(n, s) for n, s in zip(level.spec.shape, level.spec.shard, strict=True)
         )
-        files += documents + ceil_div(len(level.grid), SEGMENT)
+        files += documents + 2 * ceil_div(len(level.grid), SEGMENT)  # of ledger and journal
     return files
 
 

@@ -445,7 +445,7 @@ def test_the_example_of_the_page(package, folder_of, tmp_path):
     (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     (tmp_path / "model.onnx").write_bytes((package[0] / "model.onnx").read_bytes())
     image = noisy((6, 30, 44), seed=4)
-    tifffile.imwrite(tmp_path / "noisy.tif", image)
+    tifffile.imwrite(tmp_path / "stack.tif", image)
     (tmp_path / "example.py").write_text(code)
     command = [sys.executable, "example.py"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)

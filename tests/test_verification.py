@@ -132,8 +132,9 @@ class Written:
         return pyramid_of(str(self.store), storage=NO_OPTIONS, client=self.client)
 
     def files(self) -> dict[str, bytes]:
-        """All that is in the output."""
-        paths = [path for path in self.store.rglob("*") if path.is_file()]
+        """All that is in the output, but for the journal, which tells of times."""
+        files = (path for path in self.store.rglob("*") if path.is_file())
+        paths = [path for path in files if "journal" not in path.parts]
         return {str(path.relative_to(self.store)): path.read_bytes() for path in paths}
 
 
