@@ -85,13 +85,13 @@ def test_failed_and_missing_blocks(disturbed):
 
 
 def test_a_noisy_chunk_that_cannot_be_read_leaves_a_hole_in_its_slices_alone(disturbed):
-    data = disturbed.page.slices
+    data = disturbed.slices.data
     for number in range(len(data["places"])):
-        xy = disturbed.page.plane(number, "noisy", "xy")
+        xy = disturbed.slices.plane(number, "noisy", "xy")
         z = data["places"][number]["centre"][0]
         assert np.isnan(xy[:32, 80:]).all()
         assert np.isfinite(xy[:, :80]).all()
-        denoised = disturbed.page.plane(number, "denoised", "xy")
+        denoised = disturbed.slices.plane(number, "denoised", "xy")
         assert np.isnan(denoised[:, 64:]).all() == (z >= 0)
         assert np.isfinite(denoised[:32, :64]).all()
 
