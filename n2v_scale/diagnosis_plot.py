@@ -63,7 +63,9 @@ def _draw_variance(ax: Any, channel: ChannelDiagnosis) -> None:
         ax.plot(x, channel.noise.variance(x), color="C3", label=label)
         ax.legend(loc="upper left")
     if variances.size:
-        ax.set_xlim(*np.quantile(means, [0, 0.995]))
+        low, high = np.quantile(means, [0, 0.995])
+        if high > low:
+            ax.set_xlim(low, high)
         ax.set_ylim(0, 1.5 * max(float(np.quantile(variances, 0.98)), 1e-30))
     ax.set_xlabel("mean")
     ax.set_ylabel("variance")

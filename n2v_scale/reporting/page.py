@@ -98,7 +98,7 @@ def page_text(found: Findings, *, seed: int = 0) -> str:
     return environment.from_string(_own("page.html")).render(
         css=Markup(_own("page.css")),
         js=Markup(_own("page.js")),
-        slices=Markup(_slices(found)),
+        slices=Markup(slices_text(found)),
         seed=seed,
         **pictures,
         **_words(found),
@@ -178,7 +178,8 @@ def _words(found: Findings) -> dict[str, Any]:
     }
 
 
-def _slices(found: Findings) -> str:
+def slices_text(found: Findings) -> str:
+    """The JSON that the viewer reads."""
     data = slices_json(
         found.places,
         found.planes,

@@ -21,7 +21,7 @@ from n2v_scale.io.open import open_volume
 from n2v_scale.io.volume import Volume
 from n2v_scale.reporting import find_out
 from n2v_scale.reporting.findings import Findings
-from n2v_scale.reporting.page import page_text
+from n2v_scale.reporting.page import page_text, slices_text
 from n2v_scale.simulate import simulate_light_sheet
 
 SHAPE = (20, 48, 64)
@@ -56,15 +56,16 @@ class Page(HTMLParser):
     def handle_endtag(self, _: str) -> None:
         self.within = ""
 
-    @property
-    def slices(self) -> dict[str, Any]:
-        """What the viewer reads."""
-        found: dict[str, Any] = json.loads(self.scripts[0])
-        return found
+
+class Slices:
+    """What the viewer reads."""
+
+    def __init__(self, text: str) -> None:
+        self.data: dict[str, Any] = json.loads(text)
 
     def plane(self, place: int, volume: str, name: str) -> np.ndarray:
         """The values that the page holds; NaN where it holds none."""
-        data = self.slices
+        data = self.data
         described = data["places"][place]
         low, step = data["scales"][str(described["c"])][:2]
         z, y, x = described["shape"]
@@ -82,6 +83,11 @@ class Case:
     noisy: Volume
     output: Path
     found: Findings
+
+    @cached_property
+    def slices(self) -> Slices:
+        """Those of the page, without its plots, which take longer."""
+        return Slices(slices_text(self.found))
 
     @cached_property
     def page(self) -> Page:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from n2v_scale.io.open import open_volume
 from n2v_scale.journal import Journal
 from n2v_scale.own_record import record_of
 from n2v_scale.reporting.block_map import DONE, FAILED, MISSING, block_map
+from n2v_scale.reporting.plots import block_plot
 from n2v_scale.reporting.words import figures, run_rows
 from n2v_scale.resume import recorded_plan
 from n2v_scale.self_evaluation import PlacedError
@@ -85,26 +88,29 @@ def test_failed_and_missing_blocks(disturbed):
 
 
 def test_a_noisy_chunk_that_cannot_be_read_leaves_a_hole_in_its_slices_alone(disturbed):
-    data = disturbed.page.slices
+    data = disturbed.slices.data
     for number in range(len(data["places"])):
-        xy = disturbed.page.plane(number, "noisy", "xy")
+        xy = disturbed.slices.plane(number, "noisy", "xy")
         z = data["places"][number]["centre"][0]
         assert np.isnan(xy[:32, 80:]).all()
         assert np.isfinite(xy[:, :80]).all()
-        denoised = disturbed.page.plane(number, "denoised", "xy")
+        denoised = disturbed.slices.plane(number, "denoised", "xy")
         assert np.isnan(denoised[:, 64:]).all() == (z >= 0)
         assert np.isfinite(denoised[:32, :64]).all()
 
 
-def test_a_resumed_output_says_all_its_runs_and_an_old_one_none(noisy, make_output, report_on):
+def test_a_resumed_output_says_all_its_runs_and_an_old_one_none(noisy, make_output, case):
     output = make_output(noisy, only=[0, 1])
     make_output(noisy, output=output)
-    found = report_on(output).found
+    found = replace(case.found, blocks=block_map(plan_of(output), ()))
     assert [row[-1] for row in run_rows(found)] == ["2", "6"]
     assert found.blocks.missing == 0
     for file in (output / "0" / "n2v_scale.ledger" / "journal").iterdir():
         file.unlink()
-    old = report_on(output)
-    assert np.isnan(old.found.blocks.seconds).all()
-    assert "Run ended" not in old.page.text
-    assert "blocks" in {figure.name for figure in figures(old.found)}
+    old = replace(case.found, blocks=block_map(plan_of(output), ()))
+    assert np.isnan(old.blocks.seconds).all()
+    assert run_rows(old) == []
+    assert {figure.name for figure in figures(found)} - {f.name for f in figures(old)} == {
+        "computed in"
+    }
+    assert "<svg" in block_plot(old.blocks)

@@ -73,7 +73,7 @@ def test_a_training_is_told_as_it_was_asked_for(name, coloured, make_output, rep
     assert (train.pop("channels"), train.pop("timepoints")) == ([2], [1, 2])
     assert train == asked
     assert (predict["channels"], predict["timepoints"]) == ([2], [0, 3])
-    assert ("--no-posterior" in lines[1]) == (name in ("ssdn", "n2s", "linear"))
+    assert ("--no-posterior" in lines[1]) == (name in ("n2s", "ssdn"))
 
 
 def test_a_prediction_is_told_as_it_was_asked_for(
