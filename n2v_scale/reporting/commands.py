@@ -23,6 +23,9 @@ NOT_OF_FILTERS = {"threads", "device", "precision"}
 NO_AXES = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
 """What the stored axes are taken for where nothing says it."""
 
+COLUMNS = 84
+"""Of a line on the page."""
+
 Options = list[str]
 
 
@@ -43,6 +46,16 @@ def commands(found: Findings) -> list[str]:
 
 def _line(verb: str, *parts: str) -> str:
     return shlex.join(["n2v-scale", verb, *parts])
+
+
+def wrapped(line: str) -> str:
+    """A command over several lines, as a shell takes it."""
+    lines = [""]
+    for word in map(shlex.quote, shlex.split(line)):
+        if lines[-1] and len(lines[-1]) + len(word) > COLUMNS:
+            lines.append("   ")
+        lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return " \\\n".join(lines)
 
 
 def _of(volume: Volume) -> Options:

@@ -17,7 +17,7 @@ from n2v_scale.diagnosis_text import channel_rows
 from n2v_scale.errors import OutputError
 from n2v_scale.io.volume import Volume
 from n2v_scale.reporting import plots, words
-from n2v_scale.reporting.commands import commands
+from n2v_scale.reporting.commands import commands, wrapped
 from n2v_scale.reporting.findings import Findings
 from n2v_scale.reporting.slices import slices_json
 
@@ -167,7 +167,7 @@ def _words(found: Findings) -> dict[str, Any]:
         "run_rows": words.run_rows(found),
         "storage_words": words.storage_sentence(found),
         "storage_rows": words.storage_rows(found),
-        "commands": "\n".join(commands(found)),
+        "commands": "\n".join(map(wrapped, commands(found))),
         "volume_rows": words.volume_rows(found),
         "plan_rows": words.plan_rows(found),
         "version_rows": words.version_rows(found),

@@ -42,7 +42,17 @@ def sentence(note: str) -> str:
 
 def headline(found: Findings) -> str:
     """The whole report in two sentences."""
-    return " ".join(sentence for sentence in (_quality(found), _residual(found)) if sentence)
+    said = (_quality(found), _doubt(found), _residual(found))
+    return " ".join(part for part in said if part)
+
+
+def _doubt(found: Findings) -> str:
+    """An estimate without a reference takes the noise for independent."""
+    if found.evaluations or found.estimate is None or found.diagnosis is None:
+        return ""
+    if any(axis.strong for c in found.diagnosis.channels for axis in c.correlation):
+        return "That holds for independent noise; here it is correlated, and the error is larger."
+    return ""
 
 
 def _quality(found: Findings) -> str:
@@ -118,7 +128,9 @@ def figures(found: Findings) -> list[Figure]:
         shown.append(_estimated(found.estimate))
     gain = smaller(found)
     if gain is not None:
-        shown.append(Figure("space on the disk", f"{1 / gain:.0%}", "of the noisy volume's"))
+        shown.append(
+            Figure("space on the disk", f"{1 / gain:.0%}", "of the noisy volume's, by one codec")
+        )
     blocks = found.blocks
     note = f"{blocks.missing} missing" if blocks.missing else "all written"
     shown.append(Figure("blocks", f"{blocks.blocks - blocks.missing} of {blocks.blocks}", note))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import n2v_scale
 from n2v_scale.cli import cli
 from n2v_scale.io.open import open_volume
-from n2v_scale.reporting.commands import commands
+from n2v_scale.reporting.commands import commands, wrapped
 
 SHORT = {"steps": 2, "filters": 2, "patch": (8, 32, 32), "batch": 1, "device": "cpu", "threads": 1}
 
@@ -49,6 +50,17 @@ def test_the_whole_way(case, linear):
     assert (told["gain"], told["offset"], told["read_noise"]) == (2.2, 100, 3.52)
     assert (told["block"], told["chunk"], told["tile"]) == ((16, 32, 32), (16,) * 3, (16,) * 3)
     assert "write" not in told
+
+
+def test_a_long_command_is_wrapped_as_a_shell_takes_it(case):
+    line = f"{commands(case.found)[1]} --mask 'a b' --codec zstd"
+    text = wrapped(line)
+    assert text.count("\\\n") >= 2
+    assert max(map(len, text.splitlines())) < 120
+    words = subprocess.run(
+        ["sh", "-c", f"printf '%s\\n' {text}"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert words == shlex.split(line)
 
 
 METHODS = {

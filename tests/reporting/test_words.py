@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from n2v_scale.correlation import AxisCorrelation
 from n2v_scale.io.volume import Axis
 from n2v_scale.recommendation import Recommendation
 from n2v_scale.reporting.words import (
@@ -63,6 +64,18 @@ def test_the_headline_with_a_reference(found):
     assert dict(estimate_rows(found))["PSNR against the reference"] == (
         f"{before:.2f} → {after:.2f} dB"
     )
+
+
+def test_the_headline_doubts_an_estimate_of_correlated_noise(found):
+    alone = replace(found, evaluations={})
+    assert "here it is correlated" not in headline(alone)
+    (channel,) = found.diagnosis.channels
+    strong = AxisCorrelation("x", (0.6, 0.3), (0.01, 0.01))
+    assert strong.strong
+    channel = replace(channel, correlation=(strong,))
+    doubted = replace(alone, diagnosis=replace(found.diagnosis, channels=(channel,)))
+    assert "here it is correlated, and the error is larger" in headline(doubted)
+    assert "correlated" not in headline(replace(doubted, evaluations=found.evaluations))
 
 
 def test_without_an_estimate_the_reason_is_referred_to(found):
