@@ -34,7 +34,7 @@ from n2v_scale.reporting.storage import Stored, storage_of
 from n2v_scale.resume import recorded_plan
 from n2v_scale.self_evaluation import SelfEvaluation, evaluate_itself
 
-LARGEST_OVERVIEW = 2**24
+LARGEST_OVERVIEW = 2**22
 """Voxels that are read for the picture of the whole: of the finest level with no more."""
 
 
