@@ -185,7 +185,7 @@ def test_without_held_out_regions_the_last_weights_are_delivered(volume, client)
 
 def test_minutes_end_a_run(volume, tmp_path, client):
     settings = {k: v for k, v in TINY.items() if k != "steps"}
-    model = n2v_scale.train(volume, tmp_path / "m", client=client, **settings, minutes=0.01)
+    model = n2v_scale.train(volume, tmp_path / "m", client=client, **settings, minutes=0.05)
     last = model.card.history[-1]
     assert last["step"] >= 1
 
