@@ -309,18 +309,19 @@ def _fault(error: BaseException, *, since_the_start: bool) -> N2VScaleError:
 
 def _outcome(client: Client, future: Future[Any], attempt: _Try[Item]) -> Outcome[Item]:
     """What a finished future holds; a worker that died leaves an exception."""
-    if future.status == "finished":
-        with scheduler_of(client):
-            outcome: Outcome[Item] = future.result()
-        return replace(outcome, item=attempt.item, attempts=attempt.number + attempt.killed)
+    attempts = attempt.number + attempt.killed
+    if future.status not in ("error", "cancelled"):
+        try:
+            with scheduler_of(client):
+                outcome: Outcome[Item] = future.result()
+        except KilledWorker as error:  # it was done, and died before it had handed the result over
+            return Outcome(attempt.item, error=error, attempts=attempts)
+        return replace(outcome, item=attempt.item, attempts=attempts)
     if future.status != "error" and client.status != "running":
         raise ClusterError(LOST)
     error = future.exception() if future.status == "error" else None
-    return Outcome(
-        attempt.item,
-        error=error or ClusterError(f"the task was {future.status}"),
-        attempts=attempt.number + attempt.killed,
-    )
+    lost = ClusterError(f"the task was {future.status}")
+    return Outcome(attempt.item, error=error or lost, attempts=attempts)
 
 
 def reason(error: BaseException) -> str:

@@ -78,8 +78,10 @@ class Command:
         return set(self.computed_in_order())
 
     def workers(self) -> list[psutil.Process]:
-        """Its worker processes as they are now."""
-        return [c for c in psutil.Process(self.process.pid).children() if is_worker(c)]
+        """Its worker processes as they are now; none when it has ended."""
+        with suppress(psutil.NoSuchProcess):
+            return [c for c in psutil.Process(self.process.pid).children() if is_worker(c)]
+        return []
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
         """Wait for something to happen while the command runs; its end is a failure."""

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from dask.utils import key_split
-from distributed import Client, get_worker
+from distributed import Client, Future, get_worker
 from distributed.scheduler import KilledWorker
 
 from n2v_scale import window
@@ -20,7 +22,7 @@ from n2v_scale.crew import Crew
 from n2v_scale.errors import ClusterError, InputError, ModelError
 from n2v_scale.local_cluster import client_of, local_client, thread_client
 from n2v_scale.watch import watch_over
-from n2v_scale.window import placed, reason, run_window
+from n2v_scale.window import _outcome, placed, reason, run_window
 
 WINDOW = 4
 """Twice the client's two threads."""
@@ -377,6 +379,40 @@ def test_who_kills_workers_is_set_aside_alone(one_process: Client, tmp_path: Pat
     assert all(outcomes[n].result == n and outcomes[n].error is None for n in range(1, 8))
     assert file.read_text() == "xxx"
     assert set(watch.lost) == set(watch.who_worked) == {"0"}
+
+
+def kills_at_its_second_run(task: tuple[int, str]) -> int:
+    """Each run notes its process in a file."""
+    item, file = task
+    with Path(file).open("a") as log:
+        log.write(f"{os.getpid()}\n")
+    if len(Path(file).read_text().splitlines()) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_a_result_may_be_lost_after_it_was_computed(
+    one_process: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask says that the task is done, and computes it again when its worker dies before the result
+    was fetched: what becomes of that second time is an outcome like another.
+    """
+    file = tmp_path / "processes"
+    seen: list[Any] = []
+
+    def too_late(client: Client, future: Future, attempt: Any) -> Any:
+        if not seen:
+            worker = psutil.Process(int(file.read_text()))
+            worker.kill()
+            worker.wait()
+        seen.append(_outcome(client, future, attempt))
+        return seen[-1]
+
+    monkeypatch.setattr("n2v_scale.window._outcome", too_late)
+    (outcome,) = run_window(one_process, kills_at_its_second_run, [(7, str(file))])
+    assert isinstance(seen[0].error, KilledWorker)
+    assert (outcome.result, outcome.error, outcome.attempts) == (7, None, 2)
+    assert len(file.read_text().splitlines()) == 3
 
 
 def test_losses_with_an_excuse_do_not_count(one_process: Client, tmp_path: Path) -> None:

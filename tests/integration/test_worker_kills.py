@@ -57,6 +57,7 @@ def test_workers_that_are_killed_in_the_middle_of_a_write(
     assert len(large_scene.expected) > BLOCKS
     command = start(*large_scene.arguments(path, "--json"))
     victims = set()
+    command.reach(1)  # a run none of whose blocks has ever succeeded gives up, and rightly
     for _ in range(KILLS):
         victim = command.until(lambda: next(filter(is_writing, command.workers()), None), "a write")
         victim.kill()
