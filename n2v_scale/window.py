@@ -314,14 +314,15 @@ def _outcome(client: Client, future: Future[Any], attempt: _Try[Item]) -> Outcom
         try:
             with scheduler_of(client):
                 outcome: Outcome[Item] = future.result()
-        except KilledWorker as error:  # it was done, and died before it had handed the result over
-            return Outcome(attempt.item, error=error, attempts=attempts)
+        except KilledWorker as lost:  # it was done, and died before it had handed the result over
+            return Outcome(attempt.item, error=lost, attempts=attempts)
         return replace(outcome, item=attempt.item, attempts=attempts)
     if future.status != "error" and client.status != "running":
         raise ClusterError(LOST)
     error = future.exception() if future.status == "error" else None
-    lost = ClusterError(f"the task was {future.status}")
-    return Outcome(attempt.item, error=error or lost, attempts=attempts)
+    if error is None:
+        error = ClusterError(f"the task was {future.status}")
+    return Outcome(attempt.item, error=error, attempts=attempts)
 
 
 def reason(error: BaseException) -> str:
