@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from n2v_scale.errors import ConfigError
+from n2v_scale.figures import new_figure, save_figure
 from n2v_scale.filter_card import Calibration
 
 INCHES = (5.2, 3.8)
@@ -22,11 +22,7 @@ def draw_calibration(path: Path, calibration: Calibration) -> None:
     ConfigError
         When matplotlib is not installed, or writes no such file.
     """
-    figure = calibration_figure(calibration)
-    try:
-        figure.savefig(path, dpi=110)
-    except ValueError as error:
-        raise ConfigError(f"{path} cannot be drawn: {error}") from None
+    save_figure(calibration_figure(calibration), path)
 
 
 def calibration_figure(calibration: Calibration) -> Any:
@@ -37,14 +33,8 @@ def calibration_figure(calibration: Calibration) -> Any:
     ConfigError
         When matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("drawing needs matplotlib: pip install 'n2v-scale[report]'") from None
     curves = calibration.curves
-    figure = Figure(figsize=(INCHES[0] * len(curves), INCHES[1]), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((INCHES[0] * len(curves), INCHES[1]), layout="constrained")
     for ax, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
         unit = curve.noise**2
         donut = [loss / unit for loss in curve.donut]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from n2v_scale.diagnosis import ChannelDiagnosis, Diagnosis
-from n2v_scale.errors import ConfigError
+from n2v_scale.figures import new_figure, save_figure
 
 MOST_POINTS = 20_000
 INCHES = 4.5
@@ -26,23 +26,13 @@ def draw_diagnosis(path: Path, diagnosis: Diagnosis) -> None:
     ConfigError
         When matplotlib is not installed, or writes no such file.
     """
-    figure = diagnosis_figure(diagnosis)
-    try:
-        figure.savefig(path, dpi=110)
-    except ValueError as error:
-        raise ConfigError(f"{path} cannot be drawn: {error}") from None
+    save_figure(diagnosis_figure(diagnosis), path)
 
 
 def diagnosis_figure(diagnosis: Diagnosis) -> Any:
     """The same as matplotlib's Figure; raises as :func:`draw_diagnosis` does."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("drawing needs matplotlib: pip install 'n2v-scale[report]'") from None
     rows = len(diagnosis.channels)
-    figure = Figure(figsize=(2.2 * INCHES, 0.8 * INCHES * rows), layout="compressed")
-    FigureCanvasAgg(figure)
+    figure = new_figure((2.2 * INCHES, 0.8 * INCHES * rows), layout="compressed")
     axes = figure.subplots(rows, 2, squeeze=False)
     for c, channel in enumerate(diagnosis.channels):
         _draw_variance(axes[c, 0], channel)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from n2v_scale.errors import ConfigError
+from n2v_scale.figures import new_figure, save_figure
 
 INCHES = 4.2
 
@@ -19,7 +19,7 @@ def draw_slices(
     volumes: Mapping[str, npt.NDArray[Any]],
     voxel_size: tuple[float, float, float],
 ) -> None:
-    """Write a PNG: a column a volume, the middle XY slice above, the middle XZ slice below.
+    """Write a picture: a column a volume, the middle XY slice above, the middle XZ slice below.
 
     All columns share the gray scale of the last one (its 0.5th to 99.8th percentile); XZ has the
     voxels' true proportions.
@@ -32,21 +32,15 @@ def draw_slices(
     Raises
     ------
     ConfigError
-        When matplotlib is not installed.
+        When matplotlib is not installed, or writes no such file.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("drawing needs matplotlib: pip install 'n2v-scale[report]'") from None
     last = list(volumes.values())[-1]
     depth, height, width = last.shape
     low, high = np.percentile(last, [0.5, 99.8])
     aspect = voxel_size[0] / voxel_size[2]
     rows = [height * voxel_size[1] / voxel_size[2], max(8.0, depth * aspect)]
     tall = INCHES * sum(rows) / width
-    figure = Figure(figsize=(INCHES * len(volumes), tall + 0.4), layout="compressed")
-    FigureCanvasAgg(figure)
+    figure = new_figure((INCHES * len(volumes), tall + 0.4), layout="compressed")
     axes = figure.subplots(2, len(volumes), height_ratios=rows, squeeze=False)
     for column, (title, values) in enumerate(volumes.items()):
         planes = (values[depth // 2], values[:, height // 2])
@@ -60,4 +54,4 @@ def draw_slices(
             ax.set_axis_off()
         axes[0, column].set_title(f"{title}, XY")
         axes[1, column].set_title("XZ")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)

@@ -308,7 +308,7 @@ BLOCKS = ("--block", "16,32,32", "--tile", "16,32,32")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_goes_on(tmp_path, model, many_blocks, number):
+def test_an_interrupted_run_goes_on(tmp_path, model, many_blocks, client, number):
     out = tmp_path / "out.zarr"
     process = start("predict", many_blocks, model, out, *BLOCKS)
     markers = out / "0" / "n2v_scale.ledger" / "blocks"
@@ -327,11 +327,10 @@ def test_an_interrupted_run_goes_on(tmp_path, model, many_blocks, number):
     kept = int(ledger.done("0", 36).sum())
     assert 2 <= kept < 36
 
-    again = n2v_scale.predict(many_blocks, model, out, block=(16, 32, 32), tile=(16, 32, 32))
+    chosen = {"block": (16, 32, 32), "tile": (16, 32, 32), "client": client}
+    again = n2v_scale.predict(many_blocks, model, out, **chosen)
     assert again.computed == 36 - kept
-    whole = n2v_scale.predict(
-        many_blocks, model, tmp_path / "whole.zarr", block=(16, 32, 32), tile=(16, 32, 32)
-    )
+    whole = n2v_scale.predict(many_blocks, model, tmp_path / "whole.zarr", **chosen)
     assert whole.computed == 36
     resumed, undisturbed = (
         zarr.open_array(path / "0", mode="r")[...] for path in (out, tmp_path / "whole.zarr")
@@ -363,7 +362,7 @@ def test_a_chunk_that_cannot_be_decoded(run, tmp_path, model):
     assert "4 blocks of 9" in out_text
 
 
-def test_a_disk_that_is_full(tmp_path, model, many_blocks):
+def test_a_disk_that_is_full(tmp_path, model, many_blocks, client):
     """A limit on the size of files stands in for the disk: shards do not fit, metadata does."""
 
     def limit():
@@ -376,7 +375,8 @@ def test_a_disk_that_is_full(tmp_path, model, many_blocks):
     assert process.returncode == 1
     assert "Traceback" not in err
     assert "cannot be written" in err
-    summary = n2v_scale.predict(many_blocks, model, out, block=(16, 64, 64), codec="none")
+    chosen = {"block": (16, 64, 64), "codec": "none", "client": client}
+    summary = n2v_scale.predict(many_blocks, model, out, **chosen)
     assert summary.computed == 9
 
 

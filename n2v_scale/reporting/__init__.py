@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from n2v_scale.io.volume import Volume
-from n2v_scale.progress import Progress, amount_text
+from n2v_scale.progress import amount_text
 from n2v_scale.reporting.findings import Findings, find_out
 from n2v_scale.reporting.page import check_writable, write_page
 from n2v_scale.reporting.plots import check_matplotlib
 from n2v_scale.reporting.words import headline
 
-__all__ = ["Findings", "ReportSummary", "find_out", "make_report", "write_page"]
+__all__ = ["Findings", "ReportSummary", "check_ready", "find_out", "write_page", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -41,29 +40,14 @@ class ReportSummary:
         return "\n".join([*lines, *(f"  not in it: {why}" for why in self.missing.values())])
 
 
-def make_report(
-    denoised: Volume,
-    output: Path,
-    *,
-    noisy: Volume | str | None = None,
-    reference: Volume | None = None,
-    model: str | None = None,
-    camera: tuple[float, float, float] | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> ReportSummary:
-    """See :func:`n2v_scale.api.report`."""
-    check_matplotlib()  # before minutes of looking
+def check_ready(output: Path) -> None:
+    """Raise what would keep a report from being written."""
+    check_matplotlib()
     check_writable(output)
-    found = find_out(
-        denoised,
-        noisy=noisy,
-        reference=reference,
-        model=model,
-        camera=camera,
-        seed=seed,
-        progress=progress,
-    )
+
+
+def write_report(output: Path, found: Findings, *, seed: int = 0) -> ReportSummary:
+    """Write the page, and say in short what it says."""
     write_page(output, found, seed=seed)
     return ReportSummary(
         report=os.fspath(output),

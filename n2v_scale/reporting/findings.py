@@ -101,25 +101,24 @@ def find_out(
     card, calibration = _card(folder, missing)
     progress.say("looking at the noise")
     diagnosis = _or_why(missing, "diagnosis", lambda: diagnose_volume(before, seed=seed))
-    estimate = _or_why(
-        missing,
-        "estimate",
-        lambda: evaluate_itself(
+    maker = None if model is None else normalise(model)
+
+    def estimated() -> SelfEvaluation:
+        return evaluate_itself(
             after,
             before,
-            model=None if model is None else normalise(model),
+            model=maker,
             camera=camera,
             seed=seed,
             diagnosis=diagnosis,
             progress=progress,
-        ),
-    )
+        )
+
+    estimate = _or_why(missing, "estimate", estimated)
     blocks = block_map(plan, estimate.places if estimate else ())
     evaluations = _evaluations(before, after, reference, blocks, missing, progress)
     progress.say("choosing places, reading slices")
-    sights = {"noisy": Sight(before), "denoised": Sight.of_output(after)}
-    if reference is not None:
-        sights["reference"] = Sight(reference)
+    sights = _sights(before, after, reference)
     places = choose_places(sights["denoised"], seed=seed)
     planes = [{name: planes_of(s, place) for name, s in sights.items()} for place in places]
     return Findings(
@@ -158,6 +157,12 @@ def _record(denoised: Volume) -> dict[str, Any]:
             "report needs an output of `n2v-scale predict` or `n2v-scale baseline`"
         )
     return record
+
+
+def _sights(before: Volume, after: Volume, reference: Volume | None) -> dict[str, Sight]:
+    """What is looked at, by the names that the page has for it."""
+    sights = {"noisy": Sight(before), "denoised": Sight.of_output(after)}
+    return sights if reference is None else sights | {"reference": Sight(reference)}
 
 
 def _reference(reference: Volume, denoised: Volume) -> Volume:

@@ -15,6 +15,7 @@ from n2v_scale.calibration_plot import calibration_figure
 from n2v_scale.diagnosis import Diagnosis
 from n2v_scale.diagnosis_plot import diagnosis_figure
 from n2v_scale.errors import ConfigError
+from n2v_scale.figures import new_figure
 from n2v_scale.filter_card import Calibration
 from n2v_scale.reporting.block_map import FAILED, MISSING, BlockMap
 from n2v_scale.reporting.places import Place
@@ -225,11 +226,7 @@ def overview_plot(image: Any, places: Sequence[Place], shape: tuple[int, int]) -
 
 def _svg(draw: Callable[[Any], None], size: tuple[float, float]) -> str:
     def make() -> Any:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(size, layout="constrained")
         draw(figure)
         return figure
 
