@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from n2v_scale.options import camera, given, selection
-from n2v_scale.shell import say, show_progress, volume_of
+from n2v_scale.options import camera, given, remote, selection
+from n2v_scale.shell import matching_volume, say, show_progress
 
 OWN = ("axes", "level", "series")
 """Options that say what of the first volume is meant, and not of the others."""
@@ -30,6 +30,7 @@ CAMERA = ("gain", "offset", "read_noise")
 @click.option("--seed", type=click.IntRange(0), help="Of the sample. [default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @selection
+@remote
 def evaluate(
     volume: str,
     reference: str | None,
@@ -65,11 +66,11 @@ def evaluate(
         raise click.UsageError("--model and the camera's options belong to --noisy")
     if noisy is None and pair is None and seed:
         raise click.UsageError("--seed belongs to --noisy and --pair")
-    opened = _matching(volume, options, **{name: options[name] for name in OWN})
+    opened = matching_volume(volume, options, **{name: options[name] for name in OWN})
     shown: dict[str, Any] = {}
     lines = []
     if reference is not None:
-        truth = _matching(reference, options)
+        truth = matching_volume(reference, options)
         found = evaluate_volume(opened, truth, data_range=data_range, progress=show_progress())
         data_range = found.data_range
         shown |= found.to_dict()
@@ -77,7 +78,7 @@ def evaluate(
     if noisy is not None:
         estimate = estimate_error(
             opened,
-            _matching(noisy, options),
+            matching_volume(noisy, options),
             data_range=data_range,
             progress=show_progress(),
             **seed,
@@ -86,7 +87,7 @@ def evaluate(
         shown["estimate"] = estimate.to_dict()
         lines.append(self_evaluation_text(estimate))
     if pair is not None:
-        other = _matching(pair, options)
+        other = matching_volume(pair, options)
         captures = evaluate_pair(opened, other, progress=show_progress(), **seed)
         shown["pair"] = captures.to_dict()
         lines.append(pair_text(captures))
@@ -94,14 +95,3 @@ def evaluate(
         click.echo(json.dumps(shown))
     else:
         say("\n".join(lines))
-
-
-def _matching(address: str, options: dict[str, Any], **own: Any) -> Any:
-    """A volume with the channels and time points that were asked for; a single one stays."""
-    whole = volume_of(address, dict(own))
-    several = {
-        name: options[name]
-        for name, axis in (("channels", whole.channels), ("timepoints", whole.timepoints))
-        if len(axis) > 1
-    }
-    return volume_of(address, own | several)

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from n2v_scale.options import camera, given, selection
-from n2v_scale.shell import show_progress, volume_of
+from n2v_scale.options import camera, given, remote, selection
+from n2v_scale.shell import matching_volume, show_progress, volume_of
 
 
 @click.command()
@@ -28,6 +28,7 @@ from n2v_scale.shell import show_progress, volume_of
 @click.option("--seed", type=click.IntRange(0), help="Of the places that are shown. [default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report's figures as JSON.")
 @selection
+@remote
 def report(
     volume: str,
     output: str,
@@ -51,12 +52,13 @@ def report(
     from n2v_scale.api import report as write_report
 
     told = given(**{name: options.pop(name) for name in ("gain", "offset", "read_noise", "seed")})
+    truth = None if reference is None else matching_volume(reference, options)
     made = write_report(
         volume_of(volume, options),
         output,
         model=model,
         noisy=noisy,
-        reference=reference,
+        reference=truth,
         progress=show_progress(),
         **told,
     )

@@ -28,6 +28,21 @@ def volume_of(address: str, options: dict[str, Any], **more: Any) -> Any:
     return open_volume(address, **selected, storage_options=options.get("storage_options"), **more)
 
 
+def matching_volume(address: str, options: dict[str, Any], **more: Any) -> Any:
+    """A volume with the channels and time points of another's selection; a single one stays.
+
+    ``more`` are selection options that belong to this volume alone.
+    """
+    storage = {"storage_options": options.get("storage_options")}
+    whole = volume_of(address, {**storage, **more})
+    several = {
+        name: options.get(name)
+        for name, axis in (("channels", whole.channels), ("timepoints", whole.timepoints))
+        if len(axis) > 1
+    }
+    return volume_of(address, {**storage, **more, **several})
+
+
 def say(text: str) -> None:
     """A result, on stdout; on a terminal its lines are wrapped between words."""
     click.echo(fitted(text, columns_of(sys.stdout)))

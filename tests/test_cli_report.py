@@ -47,6 +47,36 @@ def test_a_file_and_its_figures_as_json(output, tmp_path):
     assert found["headline"] in text.replace("&#39;", "'")
 
 
+def test_the_reference_is_selected_alike(output, tmp_path):
+    clean, file = output.parent / "v.zarr", tmp_path / "r.html"
+    done = run(output, "-o", file, "--channel", 1, "--reference", clean, "--json")
+    assert done.exit_code == 0, done.output
+    second = [n2v_scale.open_volume(address, channels=[1]) for address in (output, clean)]
+    assert json.loads(done.stdout)["evaluation"] == n2v_scale.evaluate(*second).to_dict()
+
+
+def test_volumes_in_a_bucket(output, tmp_path, s3, tiny_model, client):
+    """The output, the noisy volume on its record and the reference, with one set of options."""
+    options = s3.options
+    noisy, denoised = s3.url("v.zarr"), s3.url("d.zarr")
+    source = output.parent / "v.zarr"
+    n2v_scale.import_volume(source, noisy, client=client, storage_options=options)
+    n2v_scale.predict(
+        noisy, tiny_model, denoised, client=client, device="cpu", storage_options=options
+    )
+    given = [f"--storage-option={name}={value}" for name, value in options.items()]
+    done = run(denoised, "-o", tmp_path / "r.html", "--reference", noisy, "--json", *given)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["evaluation"]
+    assert found["estimate"]
+    text = (tmp_path / "r.html").read_text()
+    assert not any(options[name] in text + done.output for name in ("key", "secret"))
+    told = CliRunner().invoke(cli, ["evaluate", denoised, "--noisy", noisy, "--json", *given])
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["estimate"]["psnr"] == found["estimate"]["psnr"]
+
+
 def test_from_python_and_in_words(output, tmp_path):
     shutil.copytree(output, tmp_path / "d.zarr")
     made = n2v_scale.report(tmp_path / "d.zarr", tmp_path / "p.html", model=tmp_path / "gone.n2v")
@@ -58,7 +88,7 @@ def test_from_python_and_in_words(output, tmp_path):
 
 
 def test_nothing_is_looked_at_where_nothing_can_be_written(output, tmp_path, monkeypatch):
-    monkeypatch.setattr("n2v_scale.reporting.find_out", lambda *_, **__: pytest.fail("looked"))
+    monkeypatch.setattr("n2v_scale.api.judging.find_out", lambda *_, **__: pytest.fail("looked"))
     (tmp_path / "folder").mkdir()
     for file, why in (
         (tmp_path / "none" / "r.html", "there is no folder"),

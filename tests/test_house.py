@@ -36,6 +36,18 @@ def test_every_dependency_is_constrained():
     assert {n.replace("_", "-") for n in wanted} - {"n2v-scale"} <= pinned
 
 
+def test_every_extra_that_is_named_exists():
+    extras = set(project()["optional-dependencies"])
+    named = set()
+    for folder in ("docs", "n2v_scale", "workflows", "README.md", "CHANGELOG.md"):
+        place = ROOT / folder
+        for file in [place] if place.is_file() else place.rglob("*"):
+            if file.suffix in (".md", ".py", ".yml", ".sbatch"):
+                found = re.findall(r"(?:n2v-scale|'\.)\[([a-z,0-9]+)\]", file.read_text())
+                named |= {extra for group in found for extra in group.split(",")}
+    assert {"s3", "report", "export", "slurm"} <= named <= extras
+
+
 def test_the_readme_names_every_command():
     from n2v_scale.cli import cli
 
