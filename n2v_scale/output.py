@@ -11,6 +11,7 @@ import numpy as np
 
 from n2v_scale._version import __version__
 from n2v_scale.config import PredictSettings
+from n2v_scale.denoiser import IDENTITY
 from n2v_scale.errors import OutputError, PlanError
 from n2v_scale.io.ome_metadata import image_attributes
 from n2v_scale.io.stores import inside, remember
@@ -214,11 +215,17 @@ def write_metadata(plan: Plan, *, finished: bool) -> None:
         axes,
         _levels(plan, axes) if finished else _levels(plan, axes)[:1],
         version=output.ome_version,
-        name=volume.name,
+        name=output_name(plan),
         omero=rendering,
         multiscale_transforms=_in_output_order(volume, output),
     )
     set_attributes(output.store, "", attributes, output.ome_version)
+
+
+def output_name(plan: Plan) -> str:
+    """What viewers call it: the input's name, and that it is denoised, where it is."""
+    name = plan.volume.name
+    return f"{name}, denoised" if name and plan.denoiser != IDENTITY else name
 
 
 def _selected(volume: Volume, name: str) -> Axis:

@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,19 @@ def omero_of(path: Path) -> dict[str, Any]:
 
 
 # Metadata
+
+
+def test_a_denoised_volume_is_called_so(
+    tmp_path: Path, write_volume: Callable[..., Volume], tiny_model: Path, client: Client
+) -> None:
+    """Viewers show it beside the noisy one; where that has no name, they show the file's."""
+    values = np.random.default_rng(0).normal(100, 9, (8, 32, 32)).astype("u2")
+    noisy = write_volume(tmp_path / "v.zarr", values, "zyx")
+    predict(noisy, tiny_model, tmp_path / "o.zarr", client=client, device="cpu")
+    assert multiscale_of(tmp_path / "o.zarr")["name"] == "image, denoised"
+    nameless = replace(open_volume(noisy.address), name="")
+    predict(nameless, tiny_model, tmp_path / "n.zarr", client=client, device="cpu")
+    assert "name" not in multiscale_of(tmp_path / "n.zarr")
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])

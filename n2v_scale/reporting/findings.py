@@ -93,7 +93,6 @@ def find_out(
     record = _record(denoised)
     plan = recorded_plan(record, normalise(denoised.address), denoised.storage)
     before = _noisy(noisy, plan, denoised)
-    after = replace(denoised, name=denoised.name or before.name)
     if reference is not None:
         reference = _reference(reference, denoised)
     missing: dict[str, str] = {}
@@ -105,7 +104,7 @@ def find_out(
 
     def estimated() -> SelfEvaluation:
         return evaluate_itself(
-            after,
+            denoised,
             before,
             model=maker,
             camera=camera,
@@ -116,13 +115,13 @@ def find_out(
 
     estimate = _or_why(missing, "estimate", estimated)
     blocks = block_map(plan, estimate.places if estimate else ())
-    evaluations = _evaluations(before, after, reference, blocks, missing, progress)
+    evaluations = _evaluations(before, denoised, reference, blocks, missing, progress)
     progress.say("choosing places, reading slices")
-    sights = _sights(before, after, reference)
+    sights = _sights(before, denoised, reference)
     places = choose_places(sights["denoised"], seed=seed)
     planes = [{name: planes_of(s, place) for name, s in sights.items()} for place in places]
     return Findings(
-        denoised=after,
+        denoised=denoised,
         noisy=before,
         reference=reference,
         plan=plan,
@@ -139,7 +138,7 @@ def find_out(
         shown_noise=_shown_noise(camera, diagnosis, places, planes),
         blocks=blocks,
         stored={name: storage_of(sights[name]) for name in ("noisy", "denoised")},
-        overview=_overview(after),
+        overview=_overview(denoised),
         missing=missing,
     )
 
