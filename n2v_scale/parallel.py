@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
@@ -25,6 +26,10 @@ LAST_WORDS_S = 10.0
 """When one process has died, how long the others have to say why."""
 FIRST_PORT, PORTS = 20_000, 20_000
 """For a job under srun, by its number."""
+MEETING = "N2V_SCALE_MEETING"
+"""The file through which processes that were started here find each other: no port is open."""
+LOOPBACK = {"linux": "lo", "darwin": "lo0"}
+"""The network of this machine alone."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,16 @@ def joined(environment: dict[str, str] | None, device: str) -> Iterator[Ranks]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "cuda":
         torch.cuda.set_device(local)
-    group.init_process_group("nccl" if device == "cuda" else "gloo")
+    backend = "nccl" if device == "cuda" else "gloo"
+    if MEETING in environment:
+        group.init_process_group(
+            backend,
+            init_method=f"file://{environment[MEETING]}",
+            rank=int(environment["RANK"]),
+            world_size=int(environment["WORLD_SIZE"]),
+        )
+    else:
+        group.init_process_group(backend)
     try:
         control = group.new_group(backend="gloo")
         yield Ranks(group.get_rank(), group.get_world_size(), local, control)
@@ -147,18 +161,25 @@ def run_ranks(function: Callable[..., None], count: int, *arguments: Any) -> Non
     KeyboardInterrupt
         When they were told to stop and have.
     """
+    with TemporaryDirectory(prefix="n2v-scale-") as folder:
+        _run_ranks(function, count, f"{folder}/meeting", arguments)
+
+
+def _run_ranks(
+    function: Callable[..., None], count: int, meeting: str, arguments: tuple[Any, ...]
+) -> None:
     context = get_context("spawn")
-    port = _free_port()
     processes: list[Any] = []
     pipes: list[Any] = []
+    own_machine = {"GLOO_SOCKET_IFNAME": LOOPBACK[sys.platform]} if sys.platform in LOOPBACK else {}
     try:
         for rank in range(count):
             environment = {
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(count),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
+                MEETING: meeting,
+                **own_machine,
             }
             receiving, sending = context.Pipe(duplex=False)
             arguments_of_rank = (sending, function, environment, *arguments)
@@ -260,10 +281,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

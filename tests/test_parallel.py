@@ -38,6 +38,8 @@ import signal
 from n2v_scale.errors import InputError
 from n2v_scale.parallel import joined
 
+import psutil
+
 
 def write(environment, folder):
     with joined(environment, "cpu") as ranks:
@@ -58,6 +60,16 @@ def die(environment):
     with joined(environment, "cpu") as ranks:
         if ranks.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        ranks.largest(1.0)
+
+
+def say_where_it_listens(environment, folder):
+    with joined(environment, "cpu") as ranks:
+        ranks.largest(1.0)
+        found = psutil.Process().net_connections("inet")
+        listening = sorted({c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN})
+        with open(f"{folder}/{ranks.rank}", "w") as file:
+            file.write(repr(listening))
         ranks.largest(1.0)
 
 
@@ -106,6 +118,11 @@ def test_processes_tell_each_other(functions, tmp_path):
     found = [eval((tmp_path / str(rank)).read_text()) for rank in range(2)]
     assert found[0] == ([1.0, 0.0], 0.5, ["rank 0", "rank 1"], [0, 1, 2], True)
     assert found[1] == ([1.0, 0.0], 0.5, ["rank 0", "rank 1"], [3, 4, 5], False)
+
+
+def test_nobody_from_elsewhere_can_come_in(functions, tmp_path):
+    run_ranks(functions.say_where_it_listens, 2, str(tmp_path))
+    assert {(tmp_path / str(rank)).read_text() for rank in range(2)} == {"['127.0.0.1']"}
 
 
 def test_alone_everything_is_ones_own():
