@@ -17,6 +17,7 @@ import tifffile
 from distributed.system import MEMORY_LIMIT
 
 from n2v_scale.api import evaluate, import_volume, open_volume, predict, report, train
+from n2v_scale.config import TrainSettings, read_settings
 from n2v_scale.errors import ConfigError, OutputError
 from n2v_scale.evaluation import reference_range
 from n2v_scale.geometry import Box, Shape
@@ -24,6 +25,7 @@ from n2v_scale.io.stores import normalise
 from n2v_scale.io.volume import Volume
 from n2v_scale.metrics import best_gaussian
 from n2v_scale.progress import NoProgress, Progress, clock
+from n2v_scale.reporting import check_ready
 from n2v_scale.simulate import simulate_light_sheet
 from n2v_scale.slices import draw_slices
 
@@ -134,7 +136,10 @@ def run_demo(
     """Everything from a simulated volume to a report in ``folder``, replacing earlier results."""
     started = perf_counter()
     progress = progress or NoProgress()
+    read_settings(TrainSettings, None, minutes=minutes, seed=seed)  # what is wrong is said at once
     folder.mkdir(parents=True, exist_ok=True)
+    picture, page = folder / "slices.png", folder / "report.html"
+    check_ready(page)
     paths = {name: folder / f"{name}.zarr" for name in ("noisy", "denoised", "clean")}
     simulate_volumes(
         paths["noisy"], paths["clean"], overwrite=True, progress=progress, shape=shape, seed=seed
@@ -149,9 +154,7 @@ def run_demo(
     arrays = {name: _whole(volume) for name, volume in volumes.items()}
     peak = reference_range(volumes["clean"])
     sigma, gaussian = best_gaussian(arrays["noisy"], arrays["clean"], peak)
-    picture = folder / "slices.png"
     draw_slices(picture, arrays, volumes["noisy"].voxel_size)
-    page = folder / "report.html"
     report(volumes["denoised"], page, reference=volumes["clean"], progress=progress)
     result = DemoResult(
         before.psnr,

@@ -19,6 +19,8 @@ import zarr
 
 import n2v_scale
 from n2v_scale import cli
+from n2v_scale.demo import run_demo
+from n2v_scale.errors import ConfigError
 from n2v_scale.ledger import Ledger
 
 SHAPE = (16, 48, 64)
@@ -85,6 +87,16 @@ def test_simulate_writes_a_volume_and_its_truth(run, tmp_path):
     assert out.split() == [str(noisy), str(clean)]
     assert n2v_scale.open_volume(noisy).shape == (1, 1, 6, 40, 48)
     assert n2v_scale.open_volume(clean).dtype == "float32"
+
+
+def test_a_demo_that_cannot_end_well_does_not_begin(tmp_path, monkeypatch):
+    monkeypatch.setattr("n2v_scale.demo.simulate_volumes", lambda *_, **__: pytest.fail("begun"))
+    with pytest.raises(ConfigError, match="minutes"):
+        run_demo(tmp_path / "d", minutes=float("nan"))
+    assert not (tmp_path / "d").exists()
+    monkeypatch.setattr("n2v_scale.reporting.plots.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"n2v-scale\[report\]"):
+        run_demo(tmp_path / "d")
 
 
 def test_demo_draws_a_picture_and_writes_a_report(run, tmp_path):
