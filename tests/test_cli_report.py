@@ -72,7 +72,8 @@ def test_volumes_in_a_bucket(output, tmp_path, s3, tiny_model, client):
     assert found["estimate"]
     text = (tmp_path / "r.html").read_text()
     assert not any(options[name] in text + done.output for name in ("key", "secret"))
-    told = CliRunner().invoke(cli, ["evaluate", denoised, "--noisy", noisy, "--json", *given])
+    both = ["--reference", noisy, "--noisy", noisy]
+    told = CliRunner().invoke(cli, ["evaluate", denoised, *both, "--json", *given])
     assert told.exit_code == 0, told.output
     assert json.loads(told.stdout)["estimate"]["psnr"] == found["estimate"]["psnr"]
 

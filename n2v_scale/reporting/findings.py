@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from n2v_scale.denoiser import IDENTITY
 from n2v_scale.diagnosis import Diagnosis, diagnose_volume
 from n2v_scale.errors import InputError, ModelError, N2VScaleError
-from n2v_scale.evaluation import Evaluation, evaluate_volumes
+from n2v_scale.evaluation import Evaluation, evaluate_volumes, reference_range
 from n2v_scale.filter_card import Calibration, FilterCard, read_calibration, read_filter_card
 from n2v_scale.geometry import Box
 from n2v_scale.io.open import open_volume
@@ -100,22 +101,24 @@ def find_out(
     card, calibration = _card(folder, missing)
     progress.say("looking at the noise")
     diagnosis = _or_why(missing, "diagnosis", lambda: diagnose_volume(before, seed=seed))
-    maker = None if model is None else normalise(model)
-
-    def estimated() -> SelfEvaluation:
-        return evaluate_itself(
-            denoised,
-            before,
-            model=maker,
-            camera=camera,
-            seed=seed,
-            diagnosis=diagnosis,
-            progress=progress,
-        )
-
+    peak = None  # of both PSNRs, so that the estimate can be held against the truth
+    if reference is not None:
+        peak = _or_why(missing, "evaluation", partial(reference_range, reference))
+    estimated = partial(
+        evaluate_itself,
+        denoised,
+        before,
+        model=None if model is None else normalise(model),
+        camera=camera,
+        data_range=peak,
+        seed=seed,
+        diagnosis=diagnosis,
+        progress=progress,
+    )
     estimate = _or_why(missing, "estimate", estimated)
     blocks = block_map(plan, estimate.places if estimate else ())
-    evaluations = _evaluations(before, denoised, reference, blocks, missing, progress)
+    volumes = {"noisy": before, "denoised": denoised}
+    evaluations = _evaluations(volumes, reference, peak, blocks, missing, progress)
     progress.say("choosing places, reading slices")
     sights = _sights(before, denoised, reference)
     places = choose_places(sights["denoised"], seed=seed)
@@ -251,14 +254,14 @@ def _card(
 
 
 def _evaluations(
-    noisy: Volume,
-    denoised: Volume,
+    volumes: Mapping[str, Volume],
     reference: Volume | None,
+    peak: float | None,
     blocks: BlockMap,
     missing: dict[str, str],
     progress: Progress,
 ) -> dict[str, Evaluation]:
-    if reference is None:
+    if reference is None or peak is None:
         return {}
     if blocks.missing:
         missing["evaluation"] = (
@@ -268,9 +271,10 @@ def _evaluations(
         return {}
 
     def compare() -> dict[str, Evaluation]:
-        after = evaluate_volumes(denoised, reference, progress=progress)
-        before = evaluate_volumes(noisy, reference, data_range=after.data_range, progress=progress)
-        return {"noisy": before, "denoised": after}
+        return {
+            name: evaluate_volumes(volume, reference, data_range=peak, progress=progress)
+            for name, volume in volumes.items()
+        }
 
     return _or_why(missing, "evaluation", compare) or {}
 

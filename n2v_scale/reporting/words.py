@@ -206,10 +206,9 @@ def estimate_rows(found: Findings) -> Rows:
         rows.append(("the same, scale-invariant", f"{before.si_psnr:.2f} → {after.si_psnr:.2f} dB"))
         if before.ssim is not None and after.ssim is not None:
             rows.append(("SSIM", f"{before.ssim:.3f} → {after.ssim:.3f}"))
-        rows.append(("range (the PSNR's peak)", f"{after.data_range:.5g}"))
     estimate = found.estimate
     if estimate is None:
-        return rows
+        return rows + _peak(found)
     best = f"{estimate.psnr:.2f} dB"
     told, interval = told_from_noise(estimate), interval_text(estimate)
     known = "told" if estimate.noise_known else "seen in a sample of the volume"
@@ -220,12 +219,17 @@ def estimate_rows(found: Findings) -> Rows:
         ("estimated mean squared error", f"{estimate.mse:.4g} ± {estimate.mse_error:.2g}"),
         ("variance of the noise", f"{estimate.noise:.4g}; the camera's noise was {known}"),
         ("if this variance is 1% off", f"the PSNR is off by {estimate.db_per_percent:.2g} dB"),
-        ("range (the PSNR's peak)", f"{estimate.data_range:.5g}"),
     ]
     if estimate.masked_psnr is not None:
         masked = f"{estimate.masked_psnr:.2f} dB, at voxels hidden from the network"
         rows.append(("masked prediction", masked))
-    return rows
+    return rows + _peak(found)
+
+
+def _peak(found: Findings) -> Rows:
+    """What all PSNRs of the page are relative to."""
+    judged = found.evaluations.get("denoised") or found.estimate
+    return [] if judged is None else [("range (the PSNR's peak)", f"{judged.data_range:.5g}")]
 
 
 def residual_rows(estimate: SelfEvaluation) -> Rows:

@@ -11,6 +11,7 @@ import zarr
 
 import n2v_scale
 from n2v_scale.errors import InputError
+from n2v_scale.evaluation import evaluate_volumes
 from n2v_scale.io.open import open_volume
 from n2v_scale.metrics import ErrorSums
 from n2v_scale.reporting import find_out
@@ -154,6 +155,24 @@ def test_an_incomplete_output_is_estimated_where_it_is_written(noisy, linear, sh
     assert "3 of 8 blocks" in found.missing["evaluation"]
     assert found.overview.shape == (48, 64)
     assert dict(estimate_rows(found))
+
+
+def test_the_estimate_and_the_truth_share_one_peak(noisy, linear, sheet, make_output, tmp_path):
+    """Which is the reference's; a reference without any is named, and the estimate has its own."""
+    output = make_output(noisy, linear, posterior=False)
+    for name, values in (("clean", sheet.clean), ("constant", np.full_like(sheet.clean, 7))):
+        zarr.create_array(tmp_path / f"{name}.zarr", data=values)
+    camera = (2.2, 100.0, 3.52)
+    clean, constant = (open_volume(tmp_path / f"{n}.zarr") for n in ("clean", "constant"))
+    found = find_out(open_volume(output), reference=clean, camera=camera)
+    ranges = {one.data_range for one in (found.estimate, *found.evaluations.values())}
+    assert ranges == {evaluate_volumes(open_volume(output), clean).data_range}
+    assert found.estimate.psnr == pytest.approx(found.evaluations["denoised"].psnr, abs=0.5)
+    assert [name for name, _ in estimate_rows(found)].count("range (the PSNR's peak)") == 1
+    without = find_out(open_volume(output), reference=constant, camera=camera)
+    assert "is constant" in without.missing["evaluation"]
+    assert without.evaluations == {}
+    assert without.estimate.psnr > 20
 
 
 def test_what_is_gone_is_named(noisy, linear, make_output, tmp_path, report_on):
