@@ -23,14 +23,13 @@ def evaluation_text(found: Evaluation) -> str:
 def self_evaluation_text(found: SelfEvaluation) -> str:
     """From the noisy volume alone."""
     known = "the camera's" if found.noise_known else "seen in a sample"
+    off = ""
+    if math.isfinite(found.db_per_percent):  # not where all of the error is lost in the noise
+        off = f"; if it is 1% off, the PSNR is off by {found.db_per_percent:.2g} dB"
     rows = [
         ("PSNR, estimated", f"{_interval(found)} (range {found.data_range:g}), of {found.of}"),
         ("mean squared error", f"{found.mse:.4g} ± {found.mse_error:.2g}"),
-        (
-            "variance of the noise",
-            f"{found.noise:.4g}, {known}; if it is 1% off, the PSNR is off by "
-            f"{found.db_per_percent:.2g} dB",
-        ),
+        ("variance of the noise", f"{found.noise:.4g}, {known}{off}"),
     ]
     if found.masked_psnr is not None:
         rows.append(

@@ -218,8 +218,10 @@ def estimate_rows(found: Findings) -> Rows:
         ("PSNR of the noisy volume", f"{noisy_psnr(estimate):.2f} dB"),
         ("estimated mean squared error", f"{estimate.mse:.4g} ± {estimate.mse_error:.2g}"),
         ("variance of the noise", f"{estimate.noise:.4g}; the camera's noise was {known}"),
-        ("if this variance is 1% off", f"the PSNR is off by {estimate.db_per_percent:.2g} dB"),
     ]
+    if math.isfinite(estimate.db_per_percent):  # not where all of the error is lost in the noise
+        off = f"the PSNR is off by {estimate.db_per_percent:.2g} dB"
+        rows.append(("if this variance is 1% off", off))
     if estimate.masked_psnr is not None:
         masked = f"{estimate.masked_psnr:.2f} dB, at voxels hidden from the network"
         rows.append(("masked prediction", masked))

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from n2v_scale.correlation import AxisCorrelation
+from n2v_scale.evaluation_text import self_evaluation_text
 from n2v_scale.io.volume import Axis
 from n2v_scale.recommendation import Recommendation
 from n2v_scale.reporting.words import (
@@ -51,9 +52,11 @@ def test_an_interval_without_an_end_gives_no_number_between(found):
     assert f"to more than {before + 5:.1f} dB" in headline(open_ended)
     shown = str([headline(open_ended), figures(open_ended), estimate_rows(open_ended)])
     assert "66.6" not in shown
-    unknown = with_estimate(found, psnr=math.inf, psnr_low=-math.inf, psnr_high=math.inf)
+    ends = {"psnr": math.inf, "psnr_low": -math.inf, "psnr_high": math.inf}
+    unknown = with_estimate(found, **ends, db_per_percent=math.inf)
     assert "too small beside the noise" in headline(unknown)
     assert "inf" not in str([headline(unknown), figures(unknown), estimate_rows(unknown)])
+    assert "inf" not in self_evaluation_text(unknown.estimate)
 
 
 def test_the_headline_with_a_reference(found):
