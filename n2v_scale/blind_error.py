@@ -123,7 +123,7 @@ class ErrorEstimate:
 
 
 def estimate_of(
-    boxes: Sequence[BlindError], *, unseen: float, noise_error: float
+    boxes: Sequence[BlindError], *, unseen: float, noise_error: float, seen_error: float = 0.0
 ) -> ErrorEstimate | None:
     """All boxes together; None where there are none.
 
@@ -134,6 +134,8 @@ def estimate_of(
         may be another.
     noise_error
         Half-width at 95% of the noise variance's relative error.
+    seen_error
+        The same of what the prediction has seen of the noise.
     """
     if not boxes:
         return None
@@ -147,11 +149,14 @@ def estimate_of(
     many = len(boxes) / max(1, len(boxes) - 1)
     between = many * float(np.sum((share * (mse - mean)) ** 2)) if len(boxes) > 1 else mean**2
     chance = CONFIDENCE * math.sqrt(within + unseen * between)
+    loss = float(share @ [box.loss for box in boxes])
+    noise = float(share @ [box.noise for box in boxes])
+    seen = mean - loss + noise  # 2 E p n
     return ErrorEstimate(
         mean,
-        math.hypot(chance, noise_error * response),
-        float(share @ [box.loss for box in boxes]),
-        float(share @ [box.noise for box in boxes]),
+        math.hypot(chance, noise_error * response, seen_error * seen),
+        loss,
+        noise,
         response,
         int(total),
     )

@@ -141,7 +141,9 @@ def evaluate_itself(
                 boxes.add(found, place)
             bar.advance()
     noise_error = _noise_error(camera, noise)
-    estimate = estimate_of(boxes.errors, unseen=unseen, noise_error=noise_error)
+    estimate = estimate_of(
+        boxes.errors, unseen=unseen, noise_error=noise_error, seen_error=predictor.seen_error
+    )
     if estimate is None:
         raise InputError(
             f"{noisy.address} holds no finite voxel that could be compared: none of the sampled "

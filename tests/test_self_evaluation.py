@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import n2v_scale
 from n2v_scale.cli import cli
-from n2v_scale.errors import ConfigError, InputError
+from n2v_scale.errors import ConfigError, InputError, ModelError
 from n2v_scale.local_cluster import thread_client
 from n2v_scale.simulate import simulate_light_sheet
 
@@ -114,6 +114,52 @@ def test_a_network_that_sees_what_it_predicts(network):
     assert found.of == "the network's prediction"
     assert found.psnr == pytest.approx(network.truth(denoised), abs=0.5)
     assert found.masked_psnr == pytest.approx(found.psnr, abs=2)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "median", "tv"])
+def test_a_filter_that_sees_what_it_makes(network, name):
+    """So that a filter and a network can be held side by side without a clean volume."""
+    denoised = network.folder / f"{name}.zarr"
+    with thread_client(2) as client:
+        n2v_scale.baseline(network.noisy, denoised, filter=name, client=client, pyramid=False)
+    found, true = network.estimate(denoised, **KNOWN), network.truth(denoised)
+    assert found.of == "what the filter makes"
+    assert found.psnr_low <= true <= found.psnr_high
+    assert found.psnr == pytest.approx(true, abs=0.5)
+    assert not any("is not what" in note for note in found.notes)
+
+
+def test_a_filter_of_one_channel_of_two(tmp_path, write_volume, client):
+    """Each channel has a parameter of its own, which is found by the channel's place."""
+    made = [
+        simulate_light_sheet((16, 96, 96), seed=seed, photons=p) for seed, p in ((1, 9), (2, 90))
+    ]
+    pair, clean = (np.stack([getattr(m, name) for m in made]) for name in ("noisy", "clean"))
+    noisy = write_volume(tmp_path / "v.zarr", pair, "czyx")
+    truth = write_volume(tmp_path / "c.zarr", clean, "czyx")
+    output = tmp_path / "o.zarr"
+    n2v_scale.baseline(noisy, output, filter="median", client=client, pyramid=False)
+    for c in (0, 1):
+        parts = [n2v_scale.open_volume(v, channels=[c]) for v in (output, noisy.address)]
+        found = n2v_scale.estimate_error(*parts, **KNOWN)
+        clean_part = n2v_scale.open_volume(truth.address, channels=[c])
+        true = n2v_scale.evaluate(parts[0], clean_part, data_range=found.data_range)
+        assert found.psnr_low <= true.psnr <= found.psnr_high
+        assert not any("is not what" in note for note in found.notes)
+
+
+def test_a_filter_that_is_told_must_fit(linear, blind, tmp_path, write_volume):
+    with thread_client(2) as client:
+        told = linear.folder / "told.zarr"
+        n2v_scale.baseline(linear.noisy, told, filter="gaussian", values=[1.0], client=client)
+    model = f"{told}.filter"
+    found = linear.estimate(blind, model=model, **KNOWN)
+    assert found.of == "what the filter makes"
+    assert any("is not what" in note for note in found.notes)
+    flat = np.random.default_rng(0).normal(100, 9, (2, 16, 64, 64)).astype("u2")
+    other = write_volume(tmp_path / "two.zarr", flat, "czyx")
+    with pytest.raises(ModelError, match="was calibrated on channels"):
+        n2v_scale.estimate_error(other, other, model=model, **KNOWN)
 
 
 def test_what_nothing_is_known_of_is_taken_for_blind_and_says_so(linear, blind, tmp_path):
